@@ -10,6 +10,9 @@ mod faults;
 #[path = "conformance/inputs.rs"]
 mod inputs;
 #[cfg(feature = "cuda")]
+#[path = "conformance/ptx_call.rs"]
+mod ptx_call;
+#[cfg(feature = "cuda")]
 #[path = "cuda/ptx_model.rs"]
 #[expect(dead_code, reason = "the tests of the example use the rest")]
 mod ptx_model;

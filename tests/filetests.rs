@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use skipc_ir::interp::{self, Datum, Env, FlatBatch, Weights};
+use skipc_ir::interp::{Datum, Env, FlatBatch, Weights};
 use skipc_ir::ops;
 use skipc_ir::port::RoleText;
 use skipc_ir::text::{parse, print};
@@ -175,12 +175,12 @@ fn run_case(case: &FileCase) -> String {
         if steps.len() > 1 {
             let _ = writeln!(text, "step {step}");
         }
-        let results = match interp::run::<f64>(&graph, &env) {
+        let results = match skipc_ir::run::<f64>(&graph, &env) {
             Ok(results) => results,
             Err(error) => return format!("{text}error: {error}\n"),
         };
         results.iter().for_each(|(role, value)| text += &show(role, value));
-        states.extend(results.into_iter().filter(|(role, _)| matches!(role, Role::State { .. })));
+        states.extend(results.into_iter().filter(|(role, _)| role.state_name().is_some()));
         before.resize(before.len().max(sequences.len()), 0);
         before.iter_mut().zip(sequences).for_each(|(before, tokens)| *before += tokens.len() as i64);
     }

@@ -14,7 +14,7 @@ use skipc::frontend::spec::skip_table::Router;
 use skipc::frontend::stream::StreamInput;
 use skipc::frontend::weights::Weights;
 use skipc_ir::Graph;
-use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Ring32};
+use skipc_ir::interp::{Datum, Env, FlatBatch, Free, Ring32};
 
 /// What `skipc check` warns of in each model that is not free of warnings.
 const WARNINGS: [(&str, &str); 15] = [
@@ -215,7 +215,7 @@ fn scored(graph: &Graph, weights: &Weights, changed: Option<usize>) -> (Vec<Ring
     let batch = FlatBatch::from_sequences([tokens.as_slice()]);
     let env = Env { batch: &batch, tensors: BTreeMap::new(), weights, routing: &Free };
     let (mut logits, mut gates) = (Vec::new(), Vec::new());
-    for (_, datum) in interp::run::<Ring32>(graph, &env).expect("values") {
+    for (_, datum) in skipc_ir::run::<Ring32>(graph, &env).expect("values") {
         match datum {
             Datum::Real { data, .. } => logits = data,
             Datum::Mask(mask) => gates.push(mask),

@@ -15,8 +15,8 @@ use skipc::train::engine::Build;
 use skipc::train::record::{Record, Replay};
 use skipc::train::{Begin, Data, Part, Run, compiled, interpreted};
 use skipc_artifact::target::DType;
-use skipc_ir::interp::{self, Datum, Env, FlatBatch, Gf61, Number, Ring32, Routing, Weights};
-use skipc_ir::{Graph, Role, SetSym};
+use skipc_ir::interp::{Datum, Env, FlatBatch, Gf61, Number, Ring32, Routing, Weights};
+use skipc_ir::{Domain, Graph, Role, SetSym};
 use skipc_plan::Plan;
 use skipc_plan::interp::{Constants, Element, Mode, States, StepInput, Tensor, Tiling, run_plan_in};
 use skipc_plan::kernel::{Body, Kernel, Rows, WeightLayout};
@@ -278,7 +278,7 @@ impl<'a> Call<'a> {
     }
 
     /// The states that hold gradients, by the reference interpreter.
-    fn interpreted<N: Number>(&self, routing: &dyn Routing) -> Vec<(String, Vec<N>)> {
+    fn interpreted<N: Domain>(&self, routing: &dyn Routing) -> Vec<(String, Vec<N>)> {
         let mut given: BTreeMap<Role, Datum<N>> = BTreeMap::new();
         for (name, (cols, values)) in &self.numbers {
             let data = values.iter().map(|value| N::from_f64(*value)).collect();
@@ -294,7 +294,7 @@ impl<'a> Call<'a> {
             given.insert(state(own.name.clone()), Datum::Real { cols, data: values });
         }
         let env = Env { batch: &self.batch.inputs, tensors: given, weights: &Drawn(self.weights), routing };
-        let results = interp::run(&self.graph, &env).unwrap();
+        let results = skipc_ir::run(&self.graph, &env).unwrap();
         let states = results.into_iter().filter_map(|(role, datum)| match role {
             Role::State { name } => Some((name, datum.real().unwrap().1.to_vec())),
             _ => None,
@@ -329,14 +329,12 @@ impl<'a> Call<'a> {
         tensors.insert("targets".to_owned(), Tensor::Ints(words(&self.batch.targets)));
         let decisions: Vec<bool> = (0..n).map(|row| rule(row, n)).collect();
         let n_routers = model.skips().count();
-        for router in 0..n_routers {
-            tensors.insert(format!("forced wanted {router}"), Tensor::Mask(decisions.clone()));
-        }
         let FlatBatch { tokens, positions, sequences, .. } = &self.batch.inputs;
         let input = StepInput {
             tokens: words(tokens),
             positions: words(positions),
             sequences: words(sequences),
+            forced_wanted: (0..).zip(vec![decisions.clone(); n_routers]).collect(),
             forced: Some(vec![decisions; n_routers]),
             tensors,
             ..StepInput::default()
@@ -370,7 +368,7 @@ const RULES: [(&str, Rule); 6] = [
     ("all", |_, _| true),
 ];
 
-fn compare_forms<N: Number>(each: impl Fn(&Setting<'_>, (&str, Rule), &[(String, Vec<N>)])) {
+fn compare_forms<N: Domain>(each: impl Fn(&Setting<'_>, (&str, Rule), &[(String, Vec<N>)])) {
     for case in cases() {
         with_setting(&case, |setting| {
             RULES.iter().for_each(|(name, rule)| compare_rule(setting, (*name, *rule), &each));
@@ -389,7 +387,7 @@ fn with_setting(case: &Path, of: impl FnOnce(&Setting<'_>)) {
     of(&Setting { case, model: &model, config: &config, weights: &weights, batch: &batch });
 }
 
-fn compare_rule<N: Number>(
+fn compare_rule<N: Domain>(
     setting: &Setting<'_>,
     (name, rule): (&str, Rule),
     each: impl Fn(&Setting<'_>, (&str, Rule), &[(String, Vec<N>)]),
@@ -484,8 +482,8 @@ const EVERY_THIRD: Rule = |row, _| row % 3 == 1;
 
 const FAULTS: [(&str, Fault); 13] = [
     ("the adjoint of a set takes the first rows in place of its own", |kernel| match &mut kernel.body {
-        Body::Products(products) if products.dy.rows != Rows::Dense => {
-            products.dy.rows = Rows::Dense;
+        Body::WeightGradient(gradient) if gradient.dy.rows != Rows::Dense => {
+            gradient.dy.rows = Rows::Dense;
             true
         }
         _ => false,

@@ -3,7 +3,8 @@
 //! Legal is a graph that [`verify`](fn@verify) accepts and in which
 //! - the results are logits, numbers `[n, v]` (or of the rows `logit_rows` alone, if that is an input), and the decisions of the routers 0, 1, … in order, each `mask[n]`; after that of
 //!   a router may stand what it wanted before its capacity, `mask[n]`; and the choices of the layers of experts 0, 1, … in
-//!   order, each `f32[n, k]`. A graph of training may lack logits and has results of a name;
+//!   order, each `f32[n, k]`. Results of a name may stand anywhere: numbers that an op computes or an input, an input of integers
+//!   or bits, or `executed` of a set; a graph that has some, as one of training, may lack logits;
 //! - every token set selects from `n`, or, as `pending` makes it, from a cache: no sets of sets;
 //! - every tensor has at most 2²⁰ columns and every weight fewer than 2³¹ elements, so that kernels can index with 32 bits;
 //! - ops of training are over f32 and have a kernel;
@@ -67,8 +68,8 @@ pub enum LegalError {
     /// It is not well-formed.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-    /// No result is the logits.
-    #[error("the graph has no `logits`")]
+    /// No result is the logits, and none has a name of its own.
+    #[error("the graph has neither `logits` nor a result of a name")]
     NoLogits,
     /// A result has a role that the runtime does not know, or that of a router out of order.
     #[error(
@@ -319,6 +320,17 @@ impl Ctx<'_> {
         })
     }
 
+    /// Whether the host can get the value under a name: it lies in memory, or a kernel can put it there.
+    fn can_be_given(&self, value: Value) -> bool {
+        let op = self.graph.op(value);
+        match self.graph.ty(value).as_tensor() {
+            Some((Elem::Real | Elem::F32, _)) => !op.has(Trait::Constant),
+            Some((Elem::Int, _)) => matches!(op, Op::Input { .. }),
+            Some((Elem::Mask, _)) => matches!(op, Op::Input { .. } | Op::Executed {}),
+            None => false,
+        }
+    }
+
     fn results(&mut self) {
         let (mut n_decisions, mut n_layers) = (0, 0);
         for (role, value) in self.graph.results() {
@@ -341,13 +353,18 @@ impl Ctx<'_> {
                     (is_mask, "mask[n]")
                 }
                 // The verifier has seen that they are states.
-                Role::State { .. } => continue,
+                Role::State { .. } | Role::PromptState { .. } => continue,
                 Role::Wanted { router } if router + 1 == n_decisions => (is_mask, "mask[n]"),
+                Role::WantedMask { router } if self.trains() && router + 1 == n_decisions => {
+                    (is_mask, "mask[n]")
+                }
                 Role::Choices { layer, .. } if *layer == n_layers => {
                     n_layers += 1;
                     (matches!(ty, Some((Elem::F32, [Dim::Tokens, Dim::Fixed(_)]))), "f32[n, k]")
                 }
-                Role::Result { .. } if self.trains() => continue,
+                Role::Result { .. } => {
+                    (self.can_be_given(value), "numbers of this step, an input, or `executed` of a set")
+                }
                 _ => {
                     self.errors.push(LegalError::ResultRole { role: role.clone(), next: n_decisions });
                     continue;
@@ -358,7 +375,8 @@ impl Ctx<'_> {
                 self.errors.push(LegalError::ResultType { role: role.clone(), wanted, place });
             }
         }
-        if self.graph.result(&Role::Logits).is_none() && !self.trains() {
+        let has_named = self.graph.results().any(|(role, _)| matches!(role, Role::Result { .. }));
+        if self.graph.result(&Role::Logits).is_none() && !has_named && !self.trains() {
             self.errors.push(LegalError::NoLogits);
         }
     }

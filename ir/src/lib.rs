@@ -26,6 +26,9 @@
 //! A graph is a function. What it takes from outside are nodes, `input` and `weight`, each with a [`Port`]: a [`Role`]
 //! that says what it means, and a type. What it gives are values with roles. [`Graph::signature`] lists them.
 //!
+//! Inputs and results of a name have a row for each token, so many as their type says, or those of a set. A set may come
+//! from outside, too: its rows ascend, each is there once, and an input over them has as many.
+//!
 //! # States
 //!
 //! What one step leaves for the next (caches, counters) is a [`Type::State`]: an input and a result of one name, which are
@@ -65,7 +68,9 @@ pub mod port;
 mod ranking;
 pub mod rope;
 mod rounding;
+mod run;
 pub mod scoring;
+mod signature;
 pub mod text;
 pub mod training;
 pub mod ty;
@@ -79,11 +84,13 @@ pub use op::leaf::stacked_name;
 pub use op::token_set::{hash_expert, random_score, top_k};
 pub use op::{TypeError, infer};
 pub use ops::{Op, Trait};
-pub use port::{Port, Role, Signature};
+pub use port::{Port, Role};
 pub use ranking::Ranking;
 pub use rope::{Frequencies, RopeScaling};
 pub use rounding::Rounding;
+pub use run::{Domain, run};
 pub use scoring::{MOST_AHEAD, Scoring};
+pub use signature::Signature;
 pub use training::Training;
 pub use ty::{Dim, Elem, SetSym, Type};
 pub use verify::{Facts, verify};

@@ -1,17 +1,16 @@
-//! The interface of a graph: what it takes, keeps and gives, each with a role.
+//! Ports: what a graph takes, keeps and gives, each with a role.
 //!
 //! Roles are those of compiled functions ([`skipc_artifact::interface`]), so that the word for a value at the border is
 //! one from the spec's graph to the runtime. A graph has no port of what only the runtime knows ([`Role::TokenCount`],
-//! [`Role::UseForced`], [`Role::Forced`], [`Role::UseForcedChoices`], [`Role::Executed`]), and [`Role::Wanted`] is the mask that its planned form
+//! [`Role::SetCount`], [`Role::SetMask`],
+//! [`Role::UseForced`], [`Role::Forced`], [`Role::ForcedWanted`], [`Role::UseForcedChoices`], [`Role::Executed`]), and [`Role::Wanted`] is the mask that its planned form
 //! counts.
 
 use std::fmt;
 
-pub use skipc_artifact::interface::{Direction, ROWS, Role};
+pub use skipc_artifact::interface::{Direction, Role};
 
 use crate::attr::{Attr, Literal};
-use crate::graph::{Graph, Value};
-use crate::ops::Op;
 use crate::ty::{Dim, Elem, SetSym, Type};
 
 /// A value at the border of a graph.
@@ -57,8 +56,10 @@ impl Port {
                 | Role::Pending
                 | Role::LogitRows
                 | Role::ForcedChoices { .. }
+                | Role::Rows
                 | Role::Input { .. }
                 | Role::State { .. }
+                | Role::PromptState { .. }
         )
     }
 
@@ -67,47 +68,14 @@ impl Port {
         Port { role: Role::State { name: name.to_owned() }, ty }
     }
 
+    /// A state of this name that the step which begins a sequence leaves for all later tokens of it.
+    pub fn prompt_state(name: &str, ty: Type) -> Port {
+        Port { role: Role::PromptState { name: name.to_owned() }, ty }
+    }
+
     /// An input of this name.
     pub fn input(name: &str, ty: Type) -> Port {
         Port { role: Role::Input { name: name.to_owned() }, ty }
-    }
-}
-
-/// The ports of a graph, each list in the order of the text form.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Signature {
-    /// What the caller gives.
-    pub inputs: Vec<Port>,
-    /// The weights.
-    pub parameters: Vec<Port>,
-    /// What a step leaves for the next one: in once, out once, under the name.
-    pub states: Vec<Port>,
-    /// What the caller gets.
-    pub results: Vec<Port>,
-}
-
-impl Graph {
-    /// Its ports; an input or weight that two nodes read is one port.
-    pub fn signature(&self) -> Signature {
-        let mut signature = Signature::default();
-        for value in self.order() {
-            let (ports, port) = if let Op::Input { port } = self.op(value) {
-                let is_state = matches!(port.role, Role::State { .. });
-                (if is_state { &mut signature.states } else { &mut signature.inputs }, port.clone())
-            } else if let Op::Weight { name, .. } = self.op(value) {
-                let role = Role::Parameter { name: name.0.to_string() };
-                (&mut signature.parameters, Port { role, ty: self.ty(value).clone() })
-            } else {
-                continue;
-            };
-            if !ports.contains(&port) {
-                ports.push(port);
-            }
-        }
-        let port = |(role, value): (&Role, Value)| Port { role: role.clone(), ty: self.ty(value).clone() };
-        let results = self.results().filter(|(role, _)| role.direction() == Direction::Out);
-        signature.results = results.map(port).collect();
-        signature
     }
 }
 
@@ -118,6 +86,7 @@ impl fmt::Display for RoleText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Role::Tokens => f.write_str("tokens"),
+            Role::Rows => f.write_str("rows"),
             Role::Positions => f.write_str("positions"),
             Role::Sequences => f.write_str("sequences"),
             Role::Requests => f.write_str("requests"),
@@ -131,12 +100,17 @@ impl fmt::Display for RoleText<'_> {
             Role::TokenCount => f.write_str("token_count"),
             Role::UseForced => f.write_str("use_forced"),
             Role::Input { name } => write!(f, "input {name:?}"),
+            Role::SetCount { name } => write!(f, "set_count {name:?}"),
+            Role::SetMask { name } => write!(f, "set_mask {name:?}"),
             Role::Result { name } => write!(f, "result {name:?}"),
             Role::State { name } => write!(f, "state {name:?}"),
+            Role::PromptState { name } => write!(f, "prompt_state {name:?}"),
             Role::Parameter { name } => write!(f, "parameter {name:?}"),
             Role::Decision { router } => write!(f, "decision {router}"),
             Role::Wanted { router } => write!(f, "wanted {router}"),
+            Role::WantedMask { router } => write!(f, "wanted_mask {router}"),
             Role::Forced { router } => write!(f, "forced {router}"),
+            Role::ForcedWanted { router } => write!(f, "forced_wanted {router}"),
             Role::Executed { router } => write!(f, "executed {router}"),
             Role::Choices { layer, of } => write!(f, "choices {layer} of {of}"),
             Role::ForcedChoices { layer, of } => write!(f, "forced_choices {layer} of {of}"),
@@ -149,6 +123,7 @@ impl fmt::Display for RoleText<'_> {
 pub(crate) fn role(word: &str) -> Option<Role> {
     match word {
         "tokens" => Some(Role::Tokens),
+        "rows" => Some(Role::Rows),
         "positions" => Some(Role::Positions),
         "sequences" => Some(Role::Sequences),
         "requests" => Some(Role::Requests),
@@ -169,6 +144,7 @@ pub(crate) fn role_named(word: &str, name: &str) -> Option<Role> {
         "input" => Some(Role::Input { name }),
         "result" => Some(Role::Result { name }),
         "state" => Some(Role::State { name }),
+        "prompt_state" => Some(Role::PromptState { name }),
         _ => None,
     }
 }
@@ -178,6 +154,7 @@ pub(crate) fn role_of_router(word: &str, router: u32) -> Option<Role> {
     match word {
         "decision" => Some(Role::Decision { router }),
         "wanted" => Some(Role::Wanted { router }),
+        "wanted_mask" => Some(Role::WantedMask { router }),
         _ => None,
     }
 }
@@ -193,7 +170,7 @@ pub(crate) fn role_of_layer(word: &str, layer: u32, of: u32) -> Option<Role> {
 
 /// As an attribute a port is its role: its type stands behind the line's colon.
 impl Attr for Port {
-    const KIND: &'static str = "tokens | positions | sequences | requests | places | pages | pending | margins | logit_rows | forced_choices 0 of 8 | input \"name\" | state \"name\"";
+    const KIND: &'static str = "tokens | rows | positions | sequences | requests | places | pages | pending | margins | logit_rows | forced_choices 0 of 8 | input \"name\" | state \"name\" | prompt_state \"name\"";
 
     fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", RoleText(&self.role))
@@ -216,8 +193,10 @@ impl Attr for Port {
             | Role::Pending
             | Role::LogitRows
             | Role::ForcedChoices { .. }
+            | Role::Rows
             | Role::Input { .. }
-            | Role::State { .. } => Some(Port { role, ty: Type::tensor(Elem::Real, &[]) }),
+            | Role::State { .. }
+            | Role::PromptState { .. } => Some(Port { role, ty: Type::tensor(Elem::Real, &[]) }),
             _ => None,
         }
     }

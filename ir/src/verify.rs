@@ -220,9 +220,9 @@ impl VerifyError {
 }
 
 fn kind_of(role: &Role) -> &'static str {
-    match role {
-        Role::State { .. } => "a state",
-        _ => "a tensor, not a state",
+    match role.state_name() {
+        Some(_) => "a state",
+        None => "a tensor, not a state",
     }
 }
 

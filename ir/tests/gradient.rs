@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skipc_ir::gradient::{GradientError, gradients};
-use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Weights};
+use skipc_ir::interp::{Datum, Env, FlatBatch, Free, Weights};
 use skipc_ir::text::parse;
 use skipc_ir::{Graph, Op, Role, Type, Value, verify};
 
@@ -45,7 +45,7 @@ fn run(graph: &Graph, given: &Given) -> Vec<(Role, Datum<f64>)> {
     let batch = FlatBatch::from_sequences([&[3i64, 1, 0, 2][..], &[1, 4, 2]]);
     let inputs = given.iter().map(|(name, datum)| (Role::Input { name: name.clone() }, datum.clone()));
     let env = Env { batch: &batch, tensors: inputs.collect(), weights: &Tensors(given), routing: &Free };
-    interp::run(graph, &env).unwrap()
+    skipc_ir::run(graph, &env).unwrap()
 }
 
 /// Numbers without a pattern, of the type of a value for 7 tokens.

@@ -90,7 +90,7 @@ fn errors_have_a_place_and_say_what_to_write() {
         shown,
         [
             "2:8: unknown op `inptu`; did you mean `input`? [sir::unknown_op]",
-            "3:8: the attribute `port` of `input` should be of kind tokens | positions | sequences | requests | places | pages | pending | margins | logit_rows | forced_choices 0 of 8 | input \"name\" | state \"name\" [sir::attribute]",
+            "3:8: the attribute `port` of `input` should be of kind tokens | rows | positions | sequences | requests | places | pages | pending | margins | logit_rows | forced_choices 0 of 8 | input \"name\" | state \"name\" | prompt_state \"name\" [sir::attribute]",
             "4:8: `input` has no attribute `prt`; did you mean `port`? [sir::attribute]",
             "5:13: `%4` is not defined above; operands stand before their users [sir::undefined]",
             "6:28: the type is int[n], not real[n, 2] [sir::type]",

@@ -31,11 +31,13 @@ mod dce;
 mod legalize;
 pub mod manager;
 mod numbering;
+mod options;
 pub mod patch;
 pub mod rewrite;
 mod routing;
 pub mod table;
 
-pub use manager::{CODES, Error, Options, PassReport, Report, run, run_reported};
+pub use manager::{CODES, Error, PassReport, Report, run, run_reported};
+pub use options::Options;
 pub use patch::{Applied, Operand, Patch};
 pub use table::{PassInfo, TABLE, default_pipeline, plain_pipeline};

@@ -6,32 +6,17 @@ use std::time::{Duration, Instant};
 use skipc_ir::legal::LegalError;
 use skipc_ir::text::{Numbering, parse, print};
 use skipc_ir::verify::VerifyError;
-use skipc_ir::{Facts, Graph, SetSym, Value, verify};
+use skipc_ir::{Facts, Graph, Value, verify};
 
 use crate::patch::{self, Applied, PatchError};
 use crate::rewrite::explain::Rewritten;
 use crate::rewrite::{RewriteError, Rewrites};
 use crate::table::{self, PassInfo, Run};
-use crate::{Patch, TABLE};
+use crate::{Options, Patch, TABLE};
 
 /// Rounds after which a pass that still has edits is at fault. A round of `canonicalize` halves every chain that it
 /// shortens, so the longest chain of the largest graph takes 20.
 const MAX_ROUNDS: usize = 64;
-
-/// How passes run.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Options {
-    /// After each pass, check also that the graph's text form reads back as the same text. (The graph itself is verified
-    /// after every round, with or without this: the next round needs the facts.)
-    pub verify_each: bool,
-    /// Make at most this many edits in all, then let every pass find nothing to do.
-    pub fuel: Option<u64>,
-    /// Leave every op the rows that it works on: a masked model stays one.
-    pub keep_rows: bool,
-    /// Share of the tokens that a set is expected to have, from 0 to 1: what forms are chosen for. It is no promise:
-    /// every form is right for every count.
-    pub densities: BTreeMap<SetSym, f64>,
-}
 
 /// What happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use skipc_ir::interp::{Datum, Free};
 use skipc_ir::ops::table;
 use skipc_ir::text::{parse, print};
-use skipc_ir::{Graph, Role, SetSym, Training, verify};
+use skipc_ir::{Graph, SetSym, Training, verify};
 use skipc_passes::{Options, default_pipeline, plain_pipeline, run, run_reported};
 use skipc_testkit::check_pass::{
     Masks, check_pass, check_rounding_pass, close, outputs, random_batch, same_bits,
@@ -60,7 +60,7 @@ fn random_graphs_carry_states() {
         for value in graph.values() {
             counts.entry(graph.op(value).name()).and_modify(|n| *n += 1);
         }
-        let n_results = graph.results().filter(|(role, _)| matches!(role, Role::State { .. })).count();
+        let n_results = graph.results().filter(|(role, _)| role.state_name().is_some()).count();
         assert_eq!(n_results, graph.signature().states.len(), "{graph}");
     }
     assert!(counts.values().all(|n| *n > N_GRAPHS / 4), "{counts:?}");

@@ -121,7 +121,7 @@ fn can_vary(kernel: &Kernel) -> bool {
         | Body::CachedAttention(_)
         | Body::Pending(_)
         | Body::Loops(_)
-        | Body::Products(_) => false,
+        | Body::WeightGradient(_) => false,
         Body::Gemm(_) | Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => true,
     }
 }
@@ -255,7 +255,7 @@ fn inputs(session: &Session, kernel: &Kernel, rows: u32, tokens: u32) -> Result<
             | Body::Pending(_)
             | Body::Update(_)
             | Body::Loops(_)
-            | Body::Products(_) => {
+            | Body::WeightGradient(_) => {
                 let message = format!("no operands for `{}`", kernel.describe());
                 return Err(Error::new(ErrorKind::Internal, Diagnostic::new("tuning::operands", message)));
             }

@@ -65,7 +65,7 @@ impl StepCost {
                 priced.each(Work::Move, f64::from(*cols))
             }
             // Only training has them, and nobody asks for its price.
-            Body::Loops(_) | Body::Products(_) => {}
+            Body::Loops(_) | Body::WeightGradient(_) => {}
         }
         priced.cost
     }

@@ -56,11 +56,6 @@ fn reals(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }
 
-/// The router whose wishes a port of this name is about, such as `wanted 3`.
-fn router_of(name: &str, prefix: &str) -> Option<usize> {
-    name.strip_prefix(prefix)?.parse().ok()
-}
-
 impl Machine<f32> for Compiled {
     fn run(
         &mut self,
@@ -81,19 +76,22 @@ impl Machine<f32> for Compiled {
                 Role::Forced { router } => {
                     replayed.and_then(|of_part| of_part.executed(*router as usize)).map(flags)
                 }
-                Role::Input { name } => match router_of(name, "forced wanted ") {
-                    Some(router) => {
-                        let wanted = replayed.and_then(|of_part| of_part.wanted(router));
-                        Some(wanted.map_or_else(|| vec![0; n_tokens], flags))
-                    }
-                    None => inputs.iter().find(|(own, _)| own == name).map(|(_, datum)| bytes(datum)),
-                },
+                Role::ForcedWanted { router } => {
+                    replayed.and_then(|of_part| of_part.wanted(*router as usize)).map(flags)
+                }
+                Role::Input { name } => {
+                    inputs.iter().find(|(own, _)| own == name).map(|(_, datum)| bytes(datum))
+                }
                 _ => None,
             };
             given.extend(value.map(|value| (role.clone(), value)));
         }
-        let is_result =
-            |role: &Role| matches!(role, Role::Logits | Role::Decision { .. } | Role::Result { .. });
+        let is_result = |role: &Role| {
+            matches!(
+                role,
+                Role::Logits | Role::Decision { .. } | Role::WantedMask { .. } | Role::Result { .. }
+            )
+        };
         let wanted: Vec<Role> = called
             .interface
             .ports
@@ -114,8 +112,7 @@ impl Machine<f32> for Compiled {
             }
         }
         let datum = |role: &Role, bytes: Vec<u8>| match (role, called.interface.binding(role)) {
-            (Role::Decision { .. }, _) => Datum::Mask(bytes.iter().map(|flag| *flag != 0).collect()),
-            (Role::Result { name }, _) if router_of(name, "wanted ").is_some() => {
+            (Role::Decision { .. } | Role::WantedMask { .. }, _) => {
                 Datum::Mask(bytes.iter().map(|flag| *flag != 0).collect())
             }
             (_, Some(Binding::Buffer(idx))) => {

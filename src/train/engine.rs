@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use skipc_ir::draws::{self, DrawKey};
 use skipc_ir::interp::{Datum, FlatBatch, Number, Results};
-use skipc_ir::{Graph, Role};
+use skipc_ir::{Domain, Graph, Role};
 use skipc_passes::Options;
 
 use super::Part;
@@ -49,7 +49,7 @@ pub type Build<'b, N> =
 ///
 /// # Errors
 /// None that is not a fault of skipc.
-pub fn interpreted<N: Number>(
+pub fn interpreted<N: Domain>(
     _: &Model,
     graphs: Graphs,
     states: Vec<FirstState>,
@@ -436,9 +436,8 @@ fn masks<N: Number>(results: &Results<N>) -> Result<[Vec<Vec<bool>>; 2], Error> 
     }
     let mut wanted = executed.clone();
     for (role, datum) in results {
-        let Role::Result { name } = role else { continue };
-        if let Some(router) = name.strip_prefix("wanted ").and_then(|router| router.parse().ok()) {
-            wanted.insert(router, mask(datum)?);
+        if let Role::WantedMask { router } = role {
+            wanted.insert(*router, mask(datum)?);
         }
     }
     Ok([wanted, executed].map(|of_routers| of_routers.into_values().collect()))

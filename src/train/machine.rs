@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Number, Results, Routing, Weights};
-use skipc_ir::{Graph, Role, SetSym};
+use skipc_ir::{Domain, Graph, Role, SetSym};
 
 use super::times::Times;
 use crate::error::Error;
@@ -162,7 +162,7 @@ impl<N: Number> Interpreter<N> {
     }
 }
 
-impl<N: Number> Machine<N> for Interpreter<N> {
+impl<N: Domain> Machine<N> for Interpreter<N> {
     fn run(
         &mut self,
         function: Function,
@@ -175,7 +175,7 @@ impl<N: Number> Machine<N> for Interpreter<N> {
         tensors.extend(inputs.into_iter().map(|(name, datum)| (Role::Input { name }, datum)));
         let routing: &dyn Routing = replayed.map_or(&Free, |of_part| of_part);
         let env = Env { batch, tensors, weights: &self.frozen, routing };
-        let results = interp::run(graph, &env);
+        let results = skipc_ir::run(graph, &env);
         self.states = env.tensors;
         self.states.retain(|role, _| matches!(role, Role::State { .. }));
         let (states, results): (Vec<_>, Vec<_>) = results

@@ -1,10 +1,11 @@
 //! The forms of a model, each as something that runs a batch.
 
-use skipc_artifact::interface::ROWS;
-use skipc_ir::Graph;
-use skipc_ir::interp::{FlatBatch, Number, Weights};
+use std::collections::BTreeMap;
+
+use skipc_ir::interp::{FlatBatch, Weights};
+use skipc_ir::{Domain, Graph};
 use skipc_plan::Plan;
-use skipc_plan::interp::{self, Constants, Element, Mode, States, Tensor, Tiling};
+use skipc_plan::interp::{self, Constants, Element, Mode, States, Tiling};
 use skipc_runtime::Session;
 use skipc_runtime::choices::{self, Choices};
 use skipc_runtime::distance::Bound;
@@ -76,7 +77,7 @@ fn of_kernels<'a, N>(
 }
 
 /// A graph in the number domain `N`.
-pub(super) fn graph<'a, N: Number>(
+pub(super) fn graph<'a, N: Domain>(
     form: &'static str,
     numbers: &'static str,
     graph: &'a Graph,
@@ -167,12 +168,13 @@ pub fn run_plan(
         places,
     )
     .map_err(|fault| LadderError::stage("kernels", &fault))?;
-    let logits = outcome.logits.into_iter().map(f64::from).collect();
-    Ok(outcome_of(interp::Outcome { logits, gates: outcome.gates, choices: outcome.choices }))
+    let interp::Outcome { logits, gates, choices, .. } = outcome;
+    let logits = logits.into_iter().map(f64::from).collect();
+    Ok(outcome_of(interp::Outcome { logits, gates, choices, results: BTreeMap::new() }))
 }
 
 pub(super) fn outcome_of<N>(outcome: interp::Outcome<N>) -> Outcome<N> {
-    let interp::Outcome { logits, gates, choices } = outcome;
+    let interp::Outcome { logits, gates, choices, .. } = outcome;
     let gates = gates.into_iter().map(|gate| gate.mask).collect();
     let choices =
         choices.iter().map(|layer| Choices::of_numbers(layer.of, layer.places, &layer.lists)).collect();
@@ -181,13 +183,12 @@ pub(super) fn outcome_of<N>(outcome: interp::Outcome<N>) -> Outcome<N> {
 
 pub(super) fn kernel_batch(batch: &FlatBatch, forced: Option<&[Vec<bool>]>) -> interp::StepInput {
     let words = |ints: &[i64]| ints.iter().map(|int| *int as u32).collect();
-    let rows = Tensor::Reals(batch.rows.iter().map(|number| f64::from(*number)).collect());
     interp::StepInput {
         tokens: words(&batch.tokens),
         positions: words(&batch.positions),
         sequences: words(&batch.sequences),
         forced: forced.map(<[Vec<bool>]>::to_vec),
-        tensors: [(ROWS.to_owned(), rows)].into(),
+        rows: batch.rows.iter().map(|number| f64::from(*number)).collect(),
         ..interp::StepInput::default()
     }
 }

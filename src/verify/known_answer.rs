@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use skipc_artifact::program::Function;
-use skipc_ir::Graph;
 use skipc_ir::interp::{self, FlatBatch, Number};
+use skipc_ir::{Domain, Graph};
 use skipc_runtime::known_answer::{Case, FREE, KnownAnswers};
 
 use super::cases::{self, masks};
@@ -96,7 +96,7 @@ fn lengths(function: &Function, weights: &Weights) -> [usize; 2] {
     })
 }
 
-fn evaluate<N: Number>(
+fn evaluate<N: Domain>(
     graph: &Graph,
     weights: &Counted<'_>,
     batch: &FlatBatch,

@@ -35,7 +35,7 @@ use skipc_artifact::program::{self, PAGE_ROWS, Program};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::{FlatBatch, Gf61, Number, Ring32};
-use skipc_ir::{Graph, text};
+use skipc_ir::{Domain, Graph, text};
 use skipc_plan::interp::{Constants, Element};
 use skipc_plan::{Linked, Plan};
 use skipc_runtime::distance::Bound;
@@ -365,7 +365,7 @@ impl<'a> Phase<'a> {
 
     /// Compares each form with the oracle on each case. Forms in steps take forced decisions in turn, each case one of them;
     /// free decisions all.
-    fn compare<N: Number>(
+    fn compare<N: Domain>(
         &self,
         (mut runners, mut in_steps): (Vec<Runner<'_, N>>, Vec<Runner<'_, N>>),
         weights: &Converted<'_, N>,

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use skipc_ir::interp::{self, Datum, Env, EvalError, FlatBatch, Number, Weights};
-use skipc_ir::{Graph, Op, Role, TypeError, Unary, Value};
+use skipc_ir::interp::{Datum, Env, EvalError, FlatBatch, Weights};
+use skipc_ir::{Domain, Graph, Op, Role, TypeError, Unary, Value};
 
 use skipc_runtime::Choices;
 
@@ -89,7 +89,7 @@ impl Oracle {
     }
 
     /// Evaluates under the decisions that a form took, and its choices of experts.
-    pub(super) fn under<N: Number>(
+    pub(super) fn under<N: Domain>(
         &self,
         weights: &dyn Weights<N>,
         batch: &FlatBatch,
@@ -114,7 +114,7 @@ impl Oracle {
     }
 
     /// Evaluates under these decisions, and these choices of experts, or under its own where there are none.
-    pub(super) fn run<N: Number>(
+    pub(super) fn run<N: Domain>(
         &self,
         weights: &dyn Weights<N>,
         batch: &FlatBatch,
@@ -123,7 +123,7 @@ impl Oracle {
         let routing = Forced { graph: &self.graph, masks: gates };
         let tensors = choices.map_or_else(BTreeMap::new, |layers| replayed(&self.graph, layers));
         let env = Env { batch, tensors, weights, routing: &routing };
-        let results = interp::run(&self.graph, &env)
+        let results = skipc_ir::run(&self.graph, &env)
             .map_err(|error: EvalError| LadderError::stage("the masked graph", &error))?;
         let mut results: BTreeMap<Role, Datum<N>> = results.into_iter().collect();
         let mut verdict = Verdict {

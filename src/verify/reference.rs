@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skipc_ir::interp::{self, Datum, Env, EvalError, FlatBatch, Number, Routing, Weights as _};
-use skipc_ir::{Graph, Port, Role, SetSym};
+use skipc_ir::{Domain, Graph, Port, Role, SetSym};
 use skipc_runtime::Choices;
 
 use crate::frontend::weights::Weights;
@@ -49,7 +49,7 @@ pub(crate) fn choices_of<N: Number>(of: u32, cols: usize, lists: &[N]) -> Choice
 ///
 /// # Errors
 /// If the batch or the weights do not fit the graph.
-pub fn run<N: Number>(
+pub fn run<N: Domain>(
     graph: &Graph,
     weights: &dyn interp::Weights<N>,
     batch: &FlatBatch,
@@ -58,7 +58,7 @@ pub fn run<N: Number>(
     let routing = Forced { graph, masks: forced };
     let mut outcome = Outcome::default();
     let env = Env { batch, tensors: BTreeMap::new(), weights, routing: &routing };
-    for (role, datum) in interp::run(graph, &env)? {
+    for (role, datum) in skipc_ir::run(graph, &env)? {
         match (role, datum) {
             (Role::Logits, Datum::Real { data, .. }) => outcome.logits = data,
             (Role::Decision { .. }, Datum::Mask(mask)) => {

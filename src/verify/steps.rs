@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use skipc_artifact::interface::Role;
 use skipc_artifact::pending;
 use skipc_artifact::program::{BOUND_UNIT, PAGE_ROWS, STEP};
-use skipc_ir::Graph;
-use skipc_ir::interp::{self as graphs, Datum, Env, FlatBatch, Number, Weights};
+use skipc_ir::interp::{Datum, Env, FlatBatch, Number, Weights};
+use skipc_ir::{Domain, Graph};
 use skipc_plan::Plan;
 use skipc_plan::interp::{self as kernels, Cached, Constants, Element, Mode, States, Tiling};
 use skipc_runtime::State;
@@ -239,7 +239,7 @@ impl Waiting {
 }
 
 /// The graph in the number domain `N`.
-pub(super) fn graph<'a, N: Number>(
+pub(super) fn graph<'a, N: Domain>(
     form: &str,
     (numbers, bound): (&'static str, Bound),
     cut: (Cut, Sizes),
@@ -258,7 +258,7 @@ pub(super) fn graph<'a, N: Number>(
         let routing = Forced { graph, masks: forced };
         let env = Env { batch: &piece.batch, tensors, weights, routing: &routing };
         let mut outcome = Outcome::default();
-        let results = graphs::run(graph, &env).map_err(|error| LadderError::stage("steps", &error))?;
+        let results = skipc_ir::run(graph, &env).map_err(|error| LadderError::stage("steps", &error))?;
         for (role, datum) in results {
             match (role, datum) {
                 (Role::Logits, Datum::Real { data, .. }) => outcome.logits = data,
@@ -266,7 +266,7 @@ pub(super) fn graph<'a, N: Number>(
                 (Role::Choices { of, .. }, Datum::Real { cols, data }) => {
                     outcome.choices.push(choices_of(of, cols, &data));
                 }
-                (role @ Role::State { .. }, datum) => {
+                (role @ (Role::State { .. } | Role::PromptState { .. }), datum) => {
                     states.insert(role, datum);
                 }
                 _ => {}

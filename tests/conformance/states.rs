@@ -12,7 +12,7 @@ use skipc_artifact::image::HostLevel;
 use skipc_artifact::program::{Head, SCORE};
 use skipc_artifact::target::{DType, Target};
 use skipc_artifact::writer::Writer;
-use skipc_ir::interp::{self, Datum, Env, Free};
+use skipc_ir::interp::{Datum, Env, Free};
 use skipc_ir::{Legal, Role, legalize, text};
 use skipc_plan::buckets::ByHeight;
 use skipc_runtime::{Device, Model, Module, Options, State};
@@ -92,8 +92,9 @@ impl Toy {
             .expect("a state")
     }
 
-    /// Runs all steps and compares what each leaves, and what it decides.
-    fn check(&self, mut state: State) {
+    /// Runs all steps and compares what each leaves, and what it decides: `call` runs one over the caller's inputs, on what
+    /// those before it left, and gives the bytes of these roles.
+    fn check(&self, mut call: impl FnMut(u32, &[(Role, Vec<u8>)], &[Role]) -> Vec<Vec<u8>>) {
         let zeros = self.legal.graph().signature().states.into_iter();
         let mut kept: BTreeMap<Role, Datum<f64>> = zeros
             .filter_map(|port| Some((port.role, Datum::zeros(&port.ty, CACHED_ROWS as usize)?)))
@@ -102,7 +103,7 @@ impl Toy {
             let mut tensors = std::mem::take(&mut kept);
             tensors.extend(step.tensors());
             let env = Env { batch: &step.batch, tensors, weights: &self.weights, routing: &Free };
-            let wanted = interp::run::<f64>(self.legal.graph(), &env).expect("values");
+            let wanted = skipc_ir::run::<f64>(self.legal.graph(), &env).expect("values");
             let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
             let mut inputs = vec![
                 (Role::Tokens, words(&step.batch.tokens)),
@@ -112,10 +113,10 @@ impl Toy {
                 (Role::Pages, bytes(&step.cached.pages)),
                 (Role::Pending, bytes(&step.cached.pending)),
             ];
-            let ports = state.module().function(SCORE).expect("the function").interface.clone();
-            inputs.retain(|(role, _)| ports.buffer(role).is_some());
+            let ports = self.legal.graph().signature().inputs;
+            inputs.retain(|(role, _)| ports.iter().any(|port| port.role == *role));
             let roles: Vec<Role> = wanted.iter().map(|(role, _)| role.clone()).collect();
-            let got = state.call(SCORE, step.batch.tokens.len() as u32, &inputs, &roles).expect("a step");
+            let got = call(step.batch.tokens.len() as u32, &inputs, &roles);
             for ((role, wanted), got) in wanted.into_iter().zip(got) {
                 assert!(same(&role, &wanted, &got), "{role} after {step:?}: {wanted:?} is not {got:?}");
                 if let Role::State { .. } = role {
@@ -157,9 +158,27 @@ fn states_outlive_steps_in_compiled_code() {
         for body in [SUM, CAPACITY, UPDATE_FIRST, PENDING] {
             let toy = Toy::new(&state_graphs::text(body), &Target::Cpu, backend);
             for level in HostLevel::DESCENDING {
-                toy.check(toy.state(1, level));
-                toy.check(toy.state(2, level));
+                for threads in [1, 2] {
+                    let mut state = toy.state(threads, level);
+                    toy.check(|n, inputs, roles| state.call(SCORE, n, inputs, roles).expect("a step"));
+                }
             }
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn states_outlive_steps_on_the_ptx_machine() {
+    use super::ptx_model::PtxModel;
+
+    for arch in ["sm_80", "sm_90a"] {
+        for (body, seed) in [SUM, CAPACITY, UPDATE_FIRST, PENDING].into_iter().zip(0..) {
+            let target = Target::Cuda(arch.to_owned());
+            let toy = Toy::new(&state_graphs::text(body), &target, CpuBackend::default());
+            let model = PtxModel::new(&toy.model(), arch);
+            let mut memories = model.zero_states(CACHED_ROWS);
+            toy.check(|n, inputs, roles| model.call_roles((n, inputs), roles, &mut memories, seed));
         }
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use skipc_artifact::bundle;
-use skipc_artifact::interface::{ChoicePort, ROWS, Role, RouterPorts};
+use skipc_artifact::interface::{ChoicePort, Role, RouterPorts};
 use skipc_artifact::program::{
     Arg, BOUND_UNIT, Bounds, Buffer, Function, Launch, PAGE_ROWS, Program, RowBound, SCORE, STEP, Step,
     Storage,
 };
 use skipc_artifact::target::Target;
+use skipc_artifact::{bundle, pending};
 use skipc_ir::interp::FlatBatch;
 use skipc_ptx::machine::{self, Counters, Memory};
 use skipc_ptx::syntax;
@@ -30,7 +30,7 @@ pub(crate) struct PtxModel {
 }
 
 /// The memory of the device that a function's buffers lie in.
-struct Memories {
+pub(crate) struct Memories {
     arena: Vec<u8>,
     states: Vec<u8>,
     bounds: Bounds,
@@ -89,6 +89,18 @@ impl<'a> ChunkInput<'a> {
     }
 }
 
+/// The most rows of a cache that a step may compute, if some wait.
+fn n_pending(function: &Function, inputs: &[(Role, Vec<u8>)]) -> u32 {
+    let words = |role: Role| -> Vec<u32> {
+        let given = inputs.iter().find(|(other, _)| *other == role).map(|(_, bytes)| bytes.as_chunks().0);
+        given.unwrap_or_default().iter().map(|word| u32::from_le_bytes(*word)).collect()
+    };
+    let Some(table) = function.interface.buffer(&Role::Pending) else { return 0 };
+    let n_routers = function.buffers[table as usize].cols as usize - 1;
+    let [pending, positions, sequences] = [Role::Pending, Role::Positions, Role::Sequences].map(words);
+    pending::most_rows(&pending, n_routers, &positions, &sequences)
+}
+
 /// What a run gave.
 #[derive(Default)]
 pub(crate) struct Outputs {
@@ -118,7 +130,7 @@ impl PtxModel {
         Self { program, constants, kernels }
     }
 
-    fn function(&self, name: &str) -> &Function {
+    pub(crate) fn function(&self, name: &str) -> &Function {
         &self.program.functions[name]
     }
 
@@ -143,7 +155,7 @@ impl PtxModel {
     pub(crate) fn run_batch(&self, batch: &FlatBatch, seed: u64) -> Outputs {
         let words = |numbers: &[i64]| numbers.iter().map(|number| *number as u32).collect::<Vec<u32>>();
         let rows = batch.rows.iter().flat_map(|number| number.to_le_bytes()).collect();
-        let rows = (Role::Input { name: ROWS.to_owned() }, rows);
+        let rows = (Role::Rows, rows);
         let (tokens, positions) = (words(&batch.tokens), words(&batch.positions));
         let (tokens, named) = match batch.rows.is_empty() {
             true => (tokens, Vec::new()),
@@ -198,12 +210,60 @@ impl PtxModel {
     }
 
     /// States as they are at first, but that rows of caches hold anything: no token was stored in them yet.
-    fn states(&self, cached: u32) -> Memories {
-        let mut states = vec![0; self.program.state_bytes(cached) as usize];
+    pub(crate) fn states(&self, cached: u32) -> Memories {
+        let mut memories = self.zero_states(cached);
         for state in self.program.states.iter().filter(|state| state.rows == RowBound::Cached) {
-            states[state.span(cached)].fill(POISON);
+            memories.states[state.span(cached)].fill(POISON);
         }
+        memories
+    }
+
+    /// States as they are at first.
+    pub(crate) fn zero_states(&self, cached: u32) -> Memories {
+        let states = vec![0; self.program.state_bytes(cached) as usize];
         Memories { arena: Vec::new(), states, bounds: Bounds { tokens: 0, cached } }
+    }
+
+    /// A new arena with these inputs, as far as the function has ports for them.
+    pub(crate) fn begin(
+        &self,
+        function: &Function,
+        n: u32,
+        inputs: &[(Role, Vec<u8>)],
+        memories: &mut Memories,
+    ) {
+        let bound = n.max(n_pending(function, inputs)).next_power_of_two().max(BOUND_UNIT);
+        memories.bounds.tokens = bound;
+        memories.arena =
+            vec![POISON; (function.fixed_bytes + function.row_bytes * u64::from(bound)) as usize];
+        for (role, bytes) in inputs {
+            if let Some(idx) = function.interface.buffer(role) {
+                let buffer = &function.buffers[idx as usize];
+                self.bytes(buffer, memories)[..bytes.len()].copy_from_slice(bytes);
+            }
+        }
+    }
+
+    /// Runs all steps; what each kernel did in its first.
+    pub(crate) fn steps(
+        &self,
+        function: &Function,
+        memories: &mut Memories,
+        seed: u64,
+    ) -> BTreeMap<String, Counters> {
+        let mut counters = BTreeMap::new();
+        for step in &function.steps {
+            let Some(counted) = self.step(function, step, memories, seed) else { continue };
+            counters.entry(self.program.entries[step.kernel as usize].symbol.clone()).or_insert(counted);
+        }
+        counters
+    }
+
+    /// The first rows of a buffer, if it has a row for each token, or all of it.
+    pub(crate) fn used(&self, function: &Function, idx: u32, n: u32, memories: &mut Memories) -> Vec<u8> {
+        let buffer = &function.buffers[idx as usize];
+        let of = buffer.bytes(Bounds { tokens: n, ..memories.bounds }) as usize;
+        self.bytes(buffer, memories)[..of].to_vec()
     }
 
     /// Runs a function over one batch, in a new arena.
@@ -211,32 +271,15 @@ impl PtxModel {
         let function = self.function(name);
         let interface = &function.interface;
         let n = batch.tokens.len() as u32;
-        let bound = n.next_power_of_two().max(BOUND_UNIT);
-        memories.bounds.tokens = bound;
-        memories.arena =
-            vec![POISON; (function.fixed_bytes + function.row_bytes * u64::from(bound)) as usize];
+        let mut inputs = batch.inputs(memories.bounds.cached);
+        for (router, decisions) in (0..).zip(batch.routing.into_iter().flatten()) {
+            let bytes = decisions.iter().map(|executes| u8::from(*executes)).collect();
+            inputs.push((Role::Forced { router }, bytes));
+        }
+        self.begin(function, n, &inputs, memories);
+        let counters = self.steps(function, memories, seed);
         let buffer = |idx: u32| &function.buffers[idx as usize];
-        for (role, bytes) in batch.inputs(memories.bounds.cached) {
-            // Functions have the ports that they need.
-            if let Some(idx) = interface.buffer(&role) {
-                self.bytes(buffer(idx), memories)[..bytes.len()].copy_from_slice(&bytes);
-            }
-        }
-        for (router, decisions) in interface.routers().iter().zip(batch.routing.into_iter().flatten()) {
-            if let RouterPorts::Routed { forced, .. } = router {
-                let bytes: Vec<u8> = decisions.iter().map(|executes| u8::from(*executes)).collect();
-                self.bytes(buffer(*forced), memories)[..bytes.len()].copy_from_slice(&bytes);
-            }
-        }
-        let mut counters = BTreeMap::new();
-        for step in &function.steps {
-            let Some(counted) = self.step(function, step, memories, seed) else { continue };
-            counters.entry(self.program.entries[step.kernel as usize].symbol.clone()).or_insert(counted);
-        }
-        let mut used = |idx: u32| {
-            let of = buffer(idx).bytes(Bounds { tokens: n, ..memories.bounds }) as usize;
-            self.bytes(buffer(idx), memories)[..of].to_vec()
-        };
+        let mut used = |idx: u32| self.used(function, idx, n, memories);
         let number = |word: &[u8; 4]| f32::from_le_bytes(*word);
         let logits = used(interface.buffer(&Role::Logits).expect("a port"));
         let logits = logits.as_chunks().0.iter().map(number).collect();

@@ -12,9 +12,10 @@
 //! (Monte Carlo arithmetic, Parker 1997). How far several of them are from f64 is how far rounding goes in this very
 //! model; [`TYPICAL`] times that is allowed, if the bound allows it.
 
+use skipc_ir::Domain;
 use skipc_ir::interp::Number;
+use skipc_testkit::approx::{Approx, UNIT};
 use skipc_testkit::random::Rng;
-use skipc_testkit::reference::{Approx, UNIT};
 
 /// Smallest normal f32: what flushing a small result to zero may lose.
 const FLUSHED: f64 = f32::MIN_POSITIVE as f64;
@@ -80,6 +81,8 @@ impl Bounded {
         self.error == 0.0
     }
 }
+
+impl Domain for Bounded {}
 
 impl Number for Bounded {
     // Bounds have to hold for sums in f32.
@@ -192,6 +195,8 @@ impl<const KIND: u64> Noisy<KIND> {
         Noisy(value * (1.0 + roundings * UNIT * noise))
     }
 }
+
+impl<const KIND: u64> Domain for Noisy<KIND> {}
 
 impl<const KIND: u64> Number for Noisy<KIND> {
     type Wide = Self;

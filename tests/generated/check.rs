@@ -34,7 +34,7 @@ pub(crate) struct Case {
 }
 
 /// A number domain in which two forms are compared to the bit.
-pub(crate) trait Domain: Number {
+pub(crate) trait Domain: skipc_ir::Domain {
     const NAME: &'static str;
     fn same(self, other: Self) -> bool;
 }

@@ -8,7 +8,7 @@ use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::skip::{Capacity, Decider, Generate, Overflow, Scope, Skip};
 use skipc_ir::Rounding;
 use skipc_ir::interp::FlatBatch;
-use skipc_testkit::reference::UNIT;
+use skipc_testkit::approx::UNIT;
 
 /// What a token should do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 
 use skipc::driver::backends::{CpuBackend, CpuLevels};
 use skipc_artifact::bundle::{Bundle, BundleCode};
-use skipc_artifact::interface::ROWS;
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::object_image;
 use skipc_artifact::program::SCORE;
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::Target;
 use skipc_artifact::writer::Writer;
-use skipc_ir::interp::{self, Datum, Env, FlatBatch, Number, Routing};
-use skipc_ir::{Graph, Op, Role, SetSym, Value};
+use skipc_ir::interp::{self, Datum, Env, FlatBatch, Routing};
+use skipc_ir::{Domain, Graph, Op, Role, SetSym, Value};
 use skipc_plan::Plan;
 use skipc_plan::buckets::ByHeight;
 use skipc_plan::codegen::Image;
@@ -122,7 +121,7 @@ impl GraphForm {
     }
 
     /// Evaluates it.
-    pub(crate) fn run<N: Number>(
+    pub(crate) fn run<N: Domain>(
         &self,
         weights: &dyn interp::Weights<N>,
         batch: &FlatBatch,
@@ -133,7 +132,7 @@ impl GraphForm {
     }
 
     /// Evaluates it with what it is given beside the tokens, its states among it. What it leaves of them comes back.
-    pub(crate) fn run_on<N: Number>(
+    pub(crate) fn run_on<N: Domain>(
         &self,
         weights: &dyn interp::Weights<N>,
         batch: &FlatBatch,
@@ -142,9 +141,9 @@ impl GraphForm {
     ) -> Result<(Run<N>, PortValues<N>), String> {
         let routing = Forced { sets: &self.sets, masks };
         let env = Env { batch, tensors, weights, routing: &routing };
-        let results = interp::run(&self.graph, &env).map_err(|error| error.to_string())?;
+        let results = skipc_ir::run(&self.graph, &env).map_err(|error| error.to_string())?;
         let (states, mut results): (PortValues<N>, PortValues<N>) =
-            results.into_iter().partition(|(role, _)| matches!(role, Role::State { .. }));
+            results.into_iter().partition(|(role, _)| role.state_name().is_some());
         let mut run = Run::of(Vec::new(), Vec::new());
         let real = |datum: Option<Datum<N>>| match datum {
             Some(Datum::Real { data, .. }) => Some(data),
@@ -178,13 +177,12 @@ fn words(ints: &[i64]) -> Vec<u32> {
 }
 
 fn kernel_batch(batch: &FlatBatch, masks: Option<&Masks>) -> kernels::StepInput {
-    let rows = batch.rows.iter().map(|number| f64::from(*number));
     kernels::StepInput {
         tokens: words(&batch.tokens),
         positions: words(&batch.positions),
         sequences: words(&batch.sequences),
         forced: masks.cloned(),
-        tensors: [(ROWS.to_owned(), kernels::Tensor::Reals(rows.collect()))].into(),
+        rows: batch.rows.iter().map(|number| f64::from(*number)).collect(),
         ..kernels::StepInput::default()
     }
 }

@@ -7,7 +7,7 @@ use skipc::frontend::spec::model::Model;
 use skipc::verify::steps::{Cut, Piece, Room, Waiting, pieces};
 use skipc_artifact::interface::Role;
 use skipc_artifact::program::{PAGE_ROWS, STEP};
-use skipc_ir::interp::{Datum, FlatBatch, Gf61, Number, Ring32};
+use skipc_ir::interp::{Datum, FlatBatch, Gf61, Ring32};
 use skipc_plan::interp::{Element, Mode, States, Tiling};
 use skipc_runtime::{Device, Module, Options};
 
@@ -56,7 +56,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// Runs each piece and puts the rows together, under these decisions if there are some.
-    fn run<N: Number>(
+    fn run<N: skipc_ir::Domain>(
         &self,
         masks: Option<&Masks>,
         mut step: impl FnMut(&Piece, Option<&Masks>) -> Result<Run<N>, String>,

@@ -31,9 +31,10 @@ const EVERYWHERE: [&str; 2] = ["diagnostic", "error"];
 /// A module as the names from the root of its crate to it.
 type Module = Vec<String>;
 
-/// The module that a file below `src/` is, such as `src/cost/mod.rs` and `src/cost/step.rs`; none for roots of crates.
-fn module_of(path: &str) -> Option<Module> {
-    let inside = path.strip_prefix("src/")?.strip_suffix(".rs")?;
+/// The module that a file below the root of a crate is, such as `src/cost/mod.rs` and `src/cost/step.rs` below `src/`;
+/// none for roots of crates.
+fn module_of(root: &str, path: &str) -> Option<Module> {
+    let inside = path.strip_prefix(root)?.strip_suffix(".rs")?;
     let names: Module = inside.trim_end_matches("/mod").split('/').map(str::to_owned).collect();
     (!["lib", "main"].contains(&names[0].as_str())).then_some(names)
 }
@@ -148,7 +149,7 @@ fn words(code: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// Imports of a file of the root package that are no arrows between its rooms.
 pub(crate) fn wrong_rooms(path: &str, text: &str) -> Vec<String> {
-    let Some(module) = module_of(path) else { return Vec::new() };
+    let Some(module) = module_of("src/", path) else { return Vec::new() };
     let Some((room, allowed)) = ROOMS.iter().find(|(room, _)| *room == module[0]) else {
         return vec![format!(
             "{path}: no room of the root package: a new one is a design change (tests/tidy/rooms.rs)"
@@ -166,15 +167,38 @@ pub(crate) fn wrong_rooms(path: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Circles of imports among files that do not all lie in one folder, each as the files that reach each other.
-pub(crate) fn circles(files: &[(&str, &str)]) -> Vec<String> {
+/// Circles of imports in every crate, whose root is the folder of a `lib.rs` or `main.rs`.
+pub(crate) fn circles_of_crates(files: &[(&str, &str)]) -> Vec<String> {
+    let is_root = |name: &str| ["lib.rs", "main.rs"].contains(&name);
+    let roots: BTreeSet<&str> = files
+        .iter()
+        .filter_map(|(path, _)| Some(path.split_at(path.rfind('/')? + 1)))
+        .filter_map(|(folder, name)| is_root(name).then_some(folder))
+        .collect();
+    // A binary with a folder of its own is a crate inside of another's folder.
+    let root_of = |path: &str| {
+        roots.iter().filter(|root| path.starts_with(**root)).max_by_key(|root| root.len()).copied()
+    };
+    let crates = roots.iter().map(|root| {
+        let of_crate = files.iter().filter(|(path, _)| root_of(path) == Some(root)).copied();
+        circles(root, &of_crate.collect::<Vec<_>>())
+    });
+    crates.flatten().collect()
+}
+
+/// Circles of imports among files of a crate that do not all lie in one folder, each as the files that reach each other.
+fn circles(root: &str, files: &[(&str, &str)]) -> Vec<String> {
     let modules: BTreeMap<Module, &str> =
-        files.iter().filter_map(|(path, _)| Some((module_of(path)?, *path))).collect();
-    let file_of = |path: &Module| (1..=path.len()).rev().find_map(|n| modules.get(&path[..n]).copied());
+        files.iter().filter_map(|(path, _)| Some((module_of(root, path)?, *path))).collect();
+    let shown = shown_at_root(root, files);
+    let file_of = |path: &Module| {
+        let path = path.first().and_then(|name| shown.get(name)).unwrap_or(path);
+        (1..=path.len()).rev().find_map(|n| modules.get(&path[..n]).copied())
+    };
     let edges: BTreeMap<&str, BTreeSet<&str>> = files
         .iter()
         .filter_map(|(path, text)| {
-            let to = imports(&module_of(path)?, text).iter().filter_map(file_of).collect();
+            let to = imports(&module_of(root, path)?, text).iter().filter_map(file_of).collect();
             Some((*path, to))
         })
         .collect();
@@ -187,15 +211,34 @@ pub(crate) fn circles(files: &[(&str, &str)]) -> Vec<String> {
             .filter(|other| reach.get(**other).is_some_and(|back| back.contains(from)))
             .copied()
             .collect();
-        let folders: BTreeSet<_> =
-            circle.iter().map(|path| path.rsplit_once('/').map(|(folder, _)| folder)).collect();
-        if folders.len() > 1 {
+        if !is_in_one_folder(&circle) {
             circles.insert(circle);
         }
     }
     circles
         .into_iter()
         .map(|circle| format!("these files import each other: {}", circle.join(", ")))
+        .collect()
+}
+
+/// Whether there is a folder in which all of them lie; `loops.rs` lies in `loops/`, too, as its `mod.rs` would.
+fn is_in_one_folder(files: &[&str]) -> bool {
+    let folder = |path: &str| path.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
+    let own = |path: &str| path.trim_end_matches(".rs").to_owned();
+    let Some(first) = files.first() else { return true };
+    let fits = |at: &String| files.iter().all(|path| folder(path) == *at || own(path) == *at);
+    [folder(first), own(first)].iter().any(fits)
+}
+
+/// What `lib.rs` shows under a name of its own, such as `pub use graph::Graph`, as the path of it: who writes
+/// `crate::Graph` imports `graph`.
+fn shown_at_root(root: &str, files: &[(&str, &str)]) -> BTreeMap<String, Module> {
+    let front_page = files.iter().find(|(path, _)| path.strip_prefix(root) == Some("lib.rs"));
+    let paths = front_page.map(|(_, text)| imports(&[], text)).unwrap_or_default();
+    paths
+        .into_iter()
+        .filter(|path| path.len() > 1)
+        .filter_map(|path| Some((path.last()?.clone(), path)))
         .collect()
 }
 
@@ -252,7 +295,7 @@ mod tests {
         let a = ("src/cost/mod.rs", "mod report;\npub mod bucketing;\nuse report::part;");
         let b = ("src/cost/report.rs", "use super::PlanCost;");
         let c = ("src/cost/bucketing/mod.rs", "pub mod machine;\nuse machine::Machine;");
-        let found = |files: &[(&str, &str)]| circles(files).len();
+        let found = |files: &[(&str, &str)]| circles("src/", files).len();
         assert_eq!(found(&[a, b, c]), 0, "a folder may be one circle");
         let up = ("src/cost/bucketing/machine.rs", "use crate::cost::PlanCost;");
         let down = ("src/cost/mod.rs", "pub mod bucketing;\nuse bucketing::machine::Machine;");
@@ -261,5 +304,45 @@ mod tests {
         let tree = ("src/frontend/spec/node.rs", "use crate::frontend::layer::Layer;");
         let kind = ("src/frontend/layer/mod.rs", "use crate::frontend::spec::node::Node;");
         assert_eq!(found(&[tree, kind]), 1);
+    }
+
+    #[test]
+    fn circles_of_files_of_a_crate_with_a_front_page() {
+        let front =
+            ("ir/src/lib.rs", "mod graph;\nmod op;\npub use graph::Graph;\npub use op::{TypeError, infer};");
+        let graph = ("ir/src/graph.rs", "use crate::op::infer;");
+        let table = ("ir/src/op/mod.rs", "mod args;\nuse args::Args;");
+        let args = ("ir/src/op/args.rs", "use crate::ty::Type;");
+        let upward = ("ir/src/op/args.rs", "use crate::Graph;");
+        assert_eq!(circles("ir/src/", &[front, graph, table, args]), Vec::<String>::new());
+        assert_eq!(
+            circles("ir/src/", &[front, graph, table, upward]),
+            ["these files import each other: ir/src/graph.rs, ir/src/op/args.rs, ir/src/op/mod.rs"]
+        );
+    }
+
+    #[test]
+    fn a_file_lies_in_the_folder_of_its_name_too() {
+        let loops = ("src/host/loops.rs", "mod turns;\nuse turns::Turn;");
+        let turns = ("src/host/loops/turns.rs", "use super::Loop;");
+        let frame = ("src/host/frame.rs", "use super::loops::Loop;");
+        let user = ("src/host/loops.rs", "mod turns;\nuse turns::Turn;\nuse super::frame::Frame;");
+        assert_eq!(circles("src/", &[loops, turns, frame]).len(), 0);
+        assert_eq!(circles("src/", &[user, turns, frame]).len(), 1, "two folders");
+    }
+
+    #[test]
+    fn crates_are_looked_at_one_by_one() {
+        let [page, a, b] = [
+            ("ir/src/lib.rs", "mod a;"),
+            ("ir/src/a.rs", "mod b;\nuse b::B;\nuse crate::c::C;"),
+            ("ir/src/a/b.rs", "use crate::c::C;"),
+        ];
+        let c = |text| ("ir/src/c.rs", text);
+        let main = ("ir/src/bin/run/main.rs", "mod a;\nuse a::A;");
+        let of_main = ("ir/src/bin/run/a.rs", "use crate::c::C;");
+        assert_eq!(circles_of_crates(&[page, a, b, c(""), main, of_main]).len(), 0);
+        let found = circles_of_crates(&[page, a, b, c("use crate::a::b::B;"), main, of_main]);
+        assert_eq!(found, ["these files import each other: ir/src/a/b.rs, ir/src/c.rs"]);
     }
 }

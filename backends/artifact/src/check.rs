@@ -277,17 +277,56 @@ impl Interfaced<'_> {
         if role.shape(self.function.sizes()).is_some_and(|shape| !is_shaped(self.function, idx, shape)) {
             return Err(format!("`{role}` is buffer {idx}, which has another type or shape"));
         }
+        self.counted(port, buffer)?;
         let state = match buffer.storage {
             Storage::State(state) => self.states.get(state as usize).map(|state| &state.name),
             Storage::Step(_) => None,
         };
-        match (role, role.direction(), state) {
-            (Role::State { name }, _, Some(state)) if state == name => Ok(()),
-            (Role::State { .. }, ..) => Err(format!("`{role}` is buffer {idx}, which is not it")),
-            (_, Direction::Constant, _) => Err(format!("`{role}` is a constant, not a buffer")),
-            (_, _, Some(_)) => Err(format!("`{role}` is buffer {idx}, which is a state")),
-            (_, _, None) => Ok(()),
+        let is_of_caches = buffer.rows == RowBound::Cached;
+        match (role.state_name(), role.direction(), state) {
+            (Some(name), _, Some(state)) if state != name => {
+                Err(format!("`{role}` is buffer {idx}, which is not it"))
+            }
+            (Some(_), _, None) => Err(format!("`{role}` is buffer {idx}, which is not it")),
+            (Some(_), _, Some(_)) if matches!(role, Role::PromptState { .. }) && !is_of_caches => {
+                Err(format!("`{role}` is buffer {idx}, which has no row for each token of the caches"))
+            }
+            (Some(_), _, Some(_)) => Ok(()),
+            (None, Direction::Constant, _) => Err(format!("`{role}` is a constant, not a buffer")),
+            (None, _, Some(_)) => Err(format!("`{role}` is buffer {idx}, which is a state")),
+            (None, _, None) => Ok(()),
         }
+    }
+
+    /// A port whose rows are those of a set, and what goes with a set that the caller gives.
+    fn counted(&self, port: &Bound, buffer: &Buffer) -> Result<(), String> {
+        let (role, interface) = (&port.role, &self.function.interface);
+        let given_count = |name: &String| interface.buffer(&Role::SetCount { name: name.clone() });
+        if let Role::SetCount { name } | Role::SetMask { name } = role {
+            let list = Role::Input { name: name.clone() };
+            let is_list = |idx: u32| is_shaped(self.function, idx, LIST);
+            let is_set = interface.buffer(&list).is_some_and(is_list)
+                && given_count(name).is_some()
+                && interface.count(&list) == given_count(name);
+            return match is_set {
+                true => Ok(()),
+                false => Err(format!("`{role}` belongs to no input that is a set")),
+            };
+        }
+        let Some(count) = port.count else { return Ok(()) };
+        let direction = role.direction();
+        if !matches!(direction, Direction::In | Direction::Out)
+            || buffer.rows != RowBound::Tokens
+            || !is_shaped(self.function, count, COUNT)
+        {
+            return Err(format!("`{role}` is counted by buffer {count}, which cannot count it"));
+        }
+        let is_given =
+            |port: &Bound| matches!(port.role, Role::SetCount { .. }) && port.to == Binding::Buffer(count);
+        if direction == Direction::In && !interface.ports.iter().any(is_given) {
+            return Err(format!("`{role}` has the rows of a set that the caller does not give"));
+        }
+        Ok(())
     }
 
     /// All ports together.
@@ -309,7 +348,9 @@ impl Interfaced<'_> {
         let router_of = |role: &Role| match *role {
             Role::Decision { router }
             | Role::Wanted { router }
+            | Role::WantedMask { router }
             | Role::Forced { router }
+            | Role::ForcedWanted { router }
             | Role::Executed { router } => Some(router),
             _ => None,
         };
@@ -317,13 +358,16 @@ impl Interfaced<'_> {
         if let Some(role) = roles.iter().find(|role| router_of(role).is_some_and(|it| it >= n_routers)) {
             return Err(format!("`{role}` belongs to a router whose ports are not all there"));
         }
-        let forces = roles.iter().any(|role| matches!(role, Role::Forced { .. }));
+        let forces = roles.iter().any(|role| matches!(role, Role::Forced { .. } | Role::ForcedWanted { .. }));
         if forces && interface.buffer(&Role::UseForced).is_none() {
             return Err(format!("it has no port `{}`", Role::UseForced));
         }
         Ok(())
     }
 }
+
+/// The rows of a set.
+const LIST: Shape = Shape { dtype: DType::U32, rows: RowBound::Tokens, cols: 1 };
 
 /// What a kernel counts its rows by.
 const COUNT: Shape = Shape { dtype: DType::U32, rows: RowBound::Fixed(1), cols: 1 };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! skipc-artefact\n                      magic
-//! version 00006\n                       of this layout
+//! version 00007\n                       of this layout
 //! header 00001234 <64 hex digits>\n     length in bytes and BLAKE3 hash of what follows
 //! { "manifest": …, "sections": [ … ] }  JSON, indented, so that `head` shows it, and blanks: its length does not depend on
 //!                                       where sections lie, which is known last
@@ -31,7 +31,7 @@ pub const ALIGNMENT: u64 = 4096;
 pub const MAGIC: &[u8] = b"skipc-artefact\n";
 
 /// The format that this crate writes and reads. 4: a program has functions by name, states and typed ports.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Largest header in bytes. A header has about 250 bytes a section; 200 layers with all their phases and variants
 /// stay below a tenth of it.

@@ -13,16 +13,21 @@
 //! | [`Role::Pages`] | the caller, of functions with a cache | `u32 [n, pages of a sequence]` |
 //! | [`Role::Pending`] | the caller, of functions whose keys wait | `u32 [n, routers + 1]` |
 //! | [`Role::LogitRows`] | the caller, of functions that have it | `u32 [n, 1]` |
-//! | [`Role::Input`] | the caller | any; [`ROWS`] has a row for each token |
+//! | [`Role::Rows`] | the caller, of functions that take them in place of [`Role::Tokens`] | numbers `[n, columns]` |
+//! | [`Role::Input`] | the caller | any; a set of tokens is the list of its rows, `u32 [n, 1]` |
+//! | [`Role::SetCount`] | the runtime, of an input that is a set | `u32 [1, 1]` |
+//! | [`Role::SetMask`] | the runtime, of an input that is a set | `u8 [n, 1]` |
 //! | [`Role::Logits`] | the step | `f32 [n, columns of the logits]` |
 //! | [`Role::Decision`] | the step | `u8 [n, 1]`, 1 where the token executes |
 //! | [`Role::Wanted`] | the step | `u32 [1, 1]` |
+//! | [`Role::WantedMask`] | the step, of functions of training | `u8 [n, 1]`, 1 where the token would execute |
 //! | [`Role::Choices`] | the step | `f32 [n, choices of a token]`, −1 where there is none |
 //! | [`Role::Result`] | the step | any |
-//! | [`Role::State`] | the step; kept until the next one | any, with a fixed number of rows |
+//! | [`Role::State`] | the step; kept until the next one | any, with a fixed number of rows or those of a cache |
+//! | [`Role::PromptState`] | the step that begins a sequence; kept for all that go on with it | any, with the rows of a cache |
 //! | [`Role::Parameter`] | the compile | any |
 //! | [`Role::TokenCount`], [`Role::UseForced`] | the runtime | `u32 [1, 1]` |
-//! | [`Role::Forced`] | the caller, if it replays decisions | `u8 [n, 1]` |
+//! | [`Role::Forced`], [`Role::ForcedWanted`] | the caller, if it replays decisions | `u8 [n, 1]` |
 //! | [`Role::UseForcedChoices`] | the runtime | `u32 [1, 1]` |
 //! | [`Role::ForcedChoices`] | the caller, if it replays choices | as [`Role::Choices`] |
 //! | [`Role::LogitCount`] | the runtime | `u32 [1, 1]` |
@@ -36,15 +41,14 @@ use serde::{Deserialize, Serialize};
 use crate::program::{PAGE_ROWS, RowBound};
 use crate::target::DType;
 
-/// The input of models that take numbers in place of token ids, a row for each token.
-pub const ROWS: &str = "rows";
-
 /// What a value at the border of a function means. Routers are numbered in model order, from 0 on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Role {
     /// Token ids, all sequences one after the other.
     Tokens,
+    /// Numbers in place of token ids, a row for each token.
+    Rows,
     /// Position of each token in its sequence.
     Positions,
     /// Index of each token's sequence, ascending.
@@ -69,6 +73,16 @@ pub enum Role {
         /// Its name.
         name: String,
     },
+    /// How many rows the set has that the input of this name is. Only compiled functions have it.
+    SetCount {
+        /// The input.
+        name: String,
+    },
+    /// 1 for each token of the set that the input of this name is. Only compiled functions have it, if they need it.
+    SetMask {
+        /// The input.
+        name: String,
+    },
     /// A row for each token: scores over the vocabulary, or the stream itself of a model without a head.
     Logits,
     /// Whether each token executes what this router decides about.
@@ -78,6 +92,12 @@ pub enum Role {
     },
     /// How many tokens this router would have let execute but for its capacity; routers without one have none.
     Wanted {
+        /// The router.
+        router: u32,
+    },
+    /// Whether each token would execute but for the router's capacity; routers without one have none. Functions of training have
+    /// it, which need to know which tokens they are.
+    WantedMask {
         /// The router.
         router: u32,
     },
@@ -109,6 +129,11 @@ pub enum Role {
         /// Its name.
         name: String,
     },
+    /// What the step that begins a sequence leaves for all later tokens of it: that step has to have the whole prompt.
+    PromptState {
+        /// Its name.
+        name: String,
+    },
     /// A weight of the model.
     Parameter {
         /// Its name.
@@ -123,6 +148,11 @@ pub enum Role {
     /// Decisions to replay, read where [`Role::UseForced`] is 1. Only compiled functions have it.
     Forced {
         /// The router. Routers that were found equal share a buffer.
+        router: u32,
+    },
+    /// What a router wanted, to be replayed beside [`Role::Forced`]. Only compiled functions have it.
+    ForcedWanted {
+        /// The router.
         router: u32,
     },
     /// How many tokens execute. Only compiled functions have it.
@@ -171,6 +201,7 @@ impl Role {
     pub fn direction(&self) -> Direction {
         match self {
             Role::Tokens
+            | Role::Rows
             | Role::Positions
             | Role::Sequences
             | Role::Requests
@@ -181,18 +212,22 @@ impl Role {
             | Role::LogitRows
             | Role::LogitCount
             | Role::Input { .. }
+            | Role::SetCount { .. }
+            | Role::SetMask { .. }
             | Role::TokenCount
             | Role::UseForced
             | Role::UseForcedChoices
             | Role::ForcedChoices { .. }
-            | Role::Forced { .. } => Direction::In,
+            | Role::Forced { .. }
+            | Role::ForcedWanted { .. } => Direction::In,
             Role::Logits
             | Role::Decision { .. }
             | Role::Wanted { .. }
+            | Role::WantedMask { .. }
             | Role::Choices { .. }
             | Role::Result { .. }
             | Role::Executed { .. } => Direction::Out,
-            Role::State { .. } => Direction::Kept,
+            Role::State { .. } | Role::PromptState { .. } => Direction::Kept,
             Role::Parameter { .. } => Direction::Constant,
         }
     }
@@ -211,22 +246,38 @@ impl Role {
             Role::Margins => (DType::F32, RowBound::Tokens, 1),
             Role::Pages => (DType::U32, RowBound::Tokens, max_positions.div_ceil(PAGE_ROWS)),
             Role::Logits => (DType::F32, RowBound::Tokens, logits),
-            Role::Decision { .. } | Role::Forced { .. } => (DType::U8, RowBound::Tokens, 1),
+            Role::Decision { .. }
+            | Role::Forced { .. }
+            | Role::SetMask { .. }
+            | Role::WantedMask { .. }
+            | Role::ForcedWanted { .. } => (DType::U8, RowBound::Tokens, 1),
             Role::TokenCount
             | Role::UseForced
             | Role::UseForcedChoices
             | Role::LogitCount
+            | Role::SetCount { .. }
             | Role::Wanted { .. }
             | Role::Executed { .. } => (DType::U32, RowBound::Fixed(1), 1),
             Role::Pending
+            | Role::Rows
             | Role::Input { .. }
             | Role::Choices { .. }
             | Role::ForcedChoices { .. }
             | Role::Result { .. }
             | Role::State { .. }
+            | Role::PromptState { .. }
             | Role::Parameter { .. } => return None,
         };
         Some(Shape { dtype, rows, cols })
+    }
+
+    /// The name of the state that it is; `None` if it is none.
+    #[must_use]
+    pub fn state_name(&self) -> Option<&str> {
+        match self {
+            Role::State { name } | Role::PromptState { name } => Some(name),
+            _ => None,
+        }
     }
 }
 
@@ -235,6 +286,7 @@ impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Role::Tokens => f.write_str("tokens"),
+            Role::Rows => f.write_str("rows"),
             Role::Positions => f.write_str("positions"),
             Role::Sequences => f.write_str("sequences"),
             Role::Requests => f.write_str("requests"),
@@ -245,18 +297,23 @@ impl fmt::Display for Role {
             Role::LogitRows => f.write_str("logit rows"),
             Role::LogitCount => f.write_str("n_logit_rows"),
             Role::Input { name } => write!(f, "input {name}"),
+            Role::SetCount { name } => write!(f, "rows of set {name}"),
+            Role::SetMask { name } => write!(f, "mask of set {name}"),
             Role::Logits => f.write_str("logits"),
             Role::Decision { router } => write!(f, "decision of router {router}"),
             Role::Wanted { router } => write!(f, "wanted of router {router}"),
+            Role::WantedMask { router } => write!(f, "wanted mask of router {router}"),
             Role::Choices { layer, of } => write!(f, "choices of layer {layer} of {of}"),
             Role::ForcedChoices { layer, of } => write!(f, "forced choices of layer {layer} of {of}"),
             Role::UseForcedChoices => f.write_str("use_forced_choices"),
             Role::Result { name } => write!(f, "result {name}"),
             Role::State { name } => write!(f, "state {name}"),
+            Role::PromptState { name } => write!(f, "prompt state {name}"),
             Role::Parameter { name } => write!(f, "parameter {name}"),
             Role::TokenCount => f.write_str("n_tokens"),
             Role::UseForced => f.write_str("use_forced"),
             Role::Forced { router } => write!(f, "forced decision of router {router}"),
+            Role::ForcedWanted { router } => write!(f, "forced wanted mask of router {router}"),
             Role::Executed { router } => write!(f, "executed of router {router}"),
         }
     }
@@ -280,6 +337,9 @@ pub struct Bound {
     pub role: Role,
     /// Where it is.
     pub to: Binding,
+    /// The buffer that counts its rows, `u32 [1, 1]`, if they are those of a set: the rows of the buffer past them mean nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
 }
 
 /// The ports of one router, looked up together.
@@ -335,6 +395,19 @@ impl Interface {
         }
     }
 
+    /// The buffer that counts the rows of a role's value, if they are those of a set.
+    #[must_use]
+    pub fn count(&self, role: &Role) -> Option<u32> {
+        self.ports.iter().find(|port| port.role == *role)?.count
+    }
+
+    /// The buffer of the count of the set that this role is; `None` if it is no set that the caller gives.
+    #[must_use]
+    pub fn given_set(&self, role: &Role) -> Option<u32> {
+        let Role::Input { name } = role else { return None };
+        self.buffer(&Role::SetCount { name: name.clone() })
+    }
+
     /// The ports in this direction that have a buffer, with it.
     pub fn buffers(&self, direction: Direction) -> impl Iterator<Item = (&Role, u32)> {
         self.ports.iter().filter(move |port| port.role.direction() == direction).filter_map(|port| match port
@@ -345,12 +418,13 @@ impl Interface {
         })
     }
 
-    /// All buffers behind ports.
+    /// All buffers behind ports, and those that count their rows.
     pub fn all_buffers(&self) -> impl Iterator<Item = u32> {
-        self.ports.iter().filter_map(|port| match port.to {
-            Binding::Buffer(idx) => Some(idx),
-            Binding::Always(_) => None,
-        })
+        let of_port = |port: &Bound| match port.to {
+            Binding::Buffer(idx) => [Some(idx), port.count],
+            Binding::Always(_) => [None; 2],
+        };
+        self.ports.iter().flat_map(of_port).flatten()
     }
 
     /// The routers in model order. One that lacks a port which routers have is left out; the checker refuses it.
@@ -408,8 +482,16 @@ impl Interface {
     /// Binds a role to a buffer, in the place where it was bound before or at the end.
     pub fn bind(&mut self, role: Role, to: Binding) {
         match self.ports.iter_mut().find(|port| port.role == role) {
-            Some(port) => port.to = to,
-            None => self.ports.push(Bound { role, to }),
+            Some(port) => (port.to, port.count) = (to, None),
+            None => self.ports.push(Bound { role, to, count: None }),
+        }
+    }
+
+    /// Binds a role to a buffer that holds the rows of a set, which another one counts.
+    pub fn bind_rows(&mut self, role: Role, buffer: u32, count: u32) {
+        self.bind(role.clone(), Binding::Buffer(buffer));
+        if let Some(port) = self.ports.iter_mut().find(|port| port.role == role) {
+            port.count = Some(count);
         }
     }
 
@@ -436,7 +518,7 @@ impl Interface {
 /// Roles with the buffers that they are bound to.
 impl<const N: usize> From<[(Role, u32); N]> for Interface {
     fn from(ports: [(Role, u32); N]) -> Interface {
-        let bound = ports.map(|(role, idx)| Bound { role, to: Binding::Buffer(idx) });
+        let bound = ports.map(|(role, idx)| Bound { role, to: Binding::Buffer(idx), count: None });
         Interface { ports: bound.to_vec() }
     }
 }

@@ -36,9 +36,6 @@ pub const SCORE: &str = "score";
 
 /// The function that a model generates with, if it is not [`SCORE`].
 pub const GENERATE: &str = "generate";
-/// What names of states begin with that hold what later tokens keep of their prompt: the step that begins a sequence has to
-/// have all of it.
-pub const PROMPT_STATES: &str = "prompt.";
 
 /// The function that goes on with sequences whose earlier tokens are in the caches.
 pub const STEP: &str = "step";

@@ -164,8 +164,11 @@ fn many_kernels_and_routers_take_no_longer_each() {
     let known = names.iter().rev().map(|name| HostEntry { name: name.clone(), offset: 0 });
     images[0].table.entries.extend(known);
     let function = score(&mut made);
-    let routers =
-        (1..MANY).map(|router| Bound { role: Role::Decision { router }, to: Binding::Always(true) });
+    let routers = (1..MANY).map(|router| Bound {
+        role: Role::Decision { router },
+        to: Binding::Always(true),
+        count: None,
+    });
     function.interface.ports.extend(routers);
     let begun = std::time::Instant::now();
     let mut writer = Writer::new(manifest());
@@ -247,7 +250,7 @@ fn an_interface_that_is_not_what_its_roles_say_is_refused() {
         bind(it, Role::Decision { router: 1 }, 6);
     });
     refused("two ports `tokens`", |it| {
-        score(it).interface.ports.push(Bound { role: Role::Tokens, to: Binding::Buffer(2) });
+        score(it).interface.ports.push(Bound { role: Role::Tokens, to: Binding::Buffer(2), count: None });
     });
     refused("`logits` is bound to a constant", |it| {
         score(it).interface.bind(Role::Logits, Binding::Always(true));
@@ -258,6 +261,50 @@ fn an_interface_that_is_not_what_its_roles_say_is_refused() {
         score(it).interface.ports.retain(|it| it.role != Role::UseForced);
     });
     refused("`parameter w` is a constant", |it| bind(it, Role::Parameter { name: "w".into() }, 2));
+}
+
+/// Gives the function a set that the caller chooses, and an input and a result with its rows.
+fn choose(bundle: &mut Bundle) {
+    let interface = &mut score(bundle).interface;
+    let [set, rows] = ["set", "rows"].map(|name| Role::Input { name: name.to_owned() });
+    interface.bind_rows(set, 2, 1);
+    interface.bind(Role::SetCount { name: "set".to_owned() }, Binding::Buffer(1));
+    interface.bind_rows(rows, 3, 1);
+    interface.bind_rows(Role::Result { name: "rows".to_owned() }, 5, 1);
+}
+
+#[test]
+fn rows_of_a_set_are_counted_by_a_buffer_that_can() {
+    let mut made = bundle();
+    choose(&mut made);
+    made.write(&mut Writer::new(manifest()), CONSTANTS).unwrap();
+    let named = |name: &str| Role::Input { name: name.to_owned() };
+    refused("`rows of set set` belongs to no input that is a set", |it| {
+        choose(it);
+        score(it).interface.ports.retain(|port| port.role != named("set"));
+    });
+    refused("`rows of set set` belongs to no input that is a set", |it| {
+        choose(it);
+        score(it).interface.bind_rows(named("set"), 5, 1);
+    });
+    refused("`mask of set other` belongs to no input that is a set", |it| {
+        choose(it);
+        let mask = Role::SetMask { name: "other".to_owned() };
+        score(it).buffers.push(buffer("mask", DType::U8, RowBound::Tokens, 1, (512, 48)));
+        score(it).interface.bind(mask, Binding::Buffer(6));
+    });
+    refused("`input rows` has the rows of a set that the caller does not give", |it| {
+        choose(it);
+        score(it).interface.bind_rows(named("rows"), 3, 0);
+    });
+    refused("`result rows` is counted by buffer 4, which cannot count it", |it| {
+        choose(it);
+        score(it).interface.bind_rows(Role::Result { name: "rows".to_owned() }, 5, 4);
+    });
+    refused("`n_tokens` is counted by buffer 1, which cannot count it", |it| {
+        choose(it);
+        score(it).interface.bind_rows(Role::TokenCount, 0, 1);
+    });
 }
 
 /// Gives the function a state of two counts.
@@ -310,6 +357,11 @@ fn states_lie_by_themselves() {
         keep(it);
         score(it).interface.bind(Role::State { name: "seen".into() }, Binding::Buffer(0));
         score(it).buffers.pop();
+    });
+    refused("`prompt state seen` is buffer 6, which has no row for each token", |it| {
+        keep(it);
+        let port = score(it).interface.ports.iter_mut().find(|port| port.role.state_name().is_some());
+        port.expect("the state's port").role = Role::PromptState { name: "seen".into() };
     });
     refused("`tokens` is buffer 6", |it| {
         keep(it);

@@ -154,7 +154,7 @@ fn the_second_file_lies_in_no_other_folder() {
         assert_ne!(edited, text);
         let hash = ContentHash::of(edited.as_bytes());
         let mut forged =
-            format!("skipc-artefact\nversion 00006\nheader {:08} {hash}\n{edited}", edited.len());
+            format!("skipc-artefact\nversion 00007\nheader {:08} {hash}\n{edited}", edited.len());
         forged.extend(std::iter::repeat_n('\0', 4096 - forged.len()));
         let error = Artifact::parse_with::<Error>(forged.into_bytes(), |_| Ok(Vec::new())).unwrap_err();
         assert!(["artifact::external", "artifact::header"].contains(&error.code()), "{to}: {error}");

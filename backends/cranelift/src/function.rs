@@ -11,7 +11,9 @@ use skipc_plan::kernel::{Along, Body, Grouped, Kernel, Rowwise};
 
 use crate::emit::Emitter;
 use crate::error::Fault;
-use crate::{along, attention, choose, compact, gemm, loops, pending, pointwise, products, rowwise, update};
+use crate::{
+    along, attention, choose, compact, gemm, loops, pending, pointwise, rowwise, update, weight_gradient,
+};
 
 /// Rows of a tile of matmuls: enough for the library's micro-kernels, few enough that short batches have work for
 /// several threads. Calls of several tiles make larger matmuls, see [`crate::gemm`].
@@ -56,7 +58,7 @@ pub(crate) fn tiles(kernel: &Kernel, bucketing: &dyn Bucketing) -> Result<Vec<Ro
         | Body::Pending(_)
         | Body::Update(_)
         | Body::Loops(_)
-        | Body::Products(_) => Vec::new(),
+        | Body::WeightGradient(_) => Vec::new(),
     };
     if menu.is_empty() {
         return Ok(Vec::new());
@@ -82,7 +84,7 @@ pub(crate) fn launch(kernel: &Kernel, tiles: &[RowTile]) -> Result<Launch, Fault
         Body::Rowwise(Rowwise::Choose { n, .. }) => (ROWWISE_TILE, choose::scratch_bytes(*n)),
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
         Body::Loops(_) => (loops::tile_rows(kernel), 0),
-        Body::Products(of) => (products::TILE_ROWS, products::scratch_bytes(of)),
+        Body::WeightGradient(of) => (weight_gradient::TILE_ROWS, weight_gradient::scratch_bytes(of)),
         Body::Along(Along::Conv(_)) => (ROWWISE_TILE, 0),
         Body::Along(Along::Mean { .. })
         | Body::Partition(_)
@@ -190,9 +192,9 @@ fn body(e: &mut Emitter<'_>, row_tiles: &[RowTile]) -> Result<(), Fault> {
             let (begin, end) = rows(e, loops::tile_rows(kernel))?;
             e.for_each(begin, end, 1, |e, row| loops::emit_row(e, of, row))
         }
-        Body::Products(of) => {
-            let rows = rows(e, products::TILE_ROWS)?;
-            products::emit(e, (kernel, of), rows)
+        Body::WeightGradient(of) => {
+            let rows = rows(e, weight_gradient::TILE_ROWS)?;
+            weight_gradient::emit(e, (kernel, of), rows)
         }
     }
 }

@@ -25,7 +25,7 @@
 //! # Reading order
 //!
 //! `function` (the shell of each kernel), `emit` (loops), `memory` (rows, loads, stores), `math`, `pointwise`, then
-//! the kernels: `gemm`, `attention`, `along`, `rowwise`, `norm`, `compact`, `loops`, `products`.
+//! the kernels: `gemm`, `attention`, `along`, `rowwise`, `norm`, `compact`, `loops`, `weight_gradient`.
 
 mod along;
 mod attention;
@@ -45,10 +45,10 @@ mod memory;
 mod norm;
 mod pending;
 mod pointwise;
-mod products;
 mod ranked;
 mod rowwise;
 mod update;
+mod weight_gradient;
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -1,8 +1,10 @@
 //! Structured kernels.
 
 mod along;
+mod operand;
 
 pub use along::{Along, Conv, Inputs};
+pub use operand::{Rows, Slot, View};
 
 use serde::{Deserialize, Serialize};
 use skipc_artifact::program::Extent;
@@ -11,7 +13,7 @@ use skipc_ir::interp::functions;
 pub use skipc_ir::interp::functions::NO_CHOICE;
 pub use skipc_ir::{Ranking, Rounding, Scoring};
 
-use crate::loops::{Loops, Products};
+use crate::loops::{Loops, WeightGradient};
 use crate::pointwise::{Pointwise, Real};
 
 /// Columns of all sums of a narrow [`Part`], at most: their sums stay in registers side by side.
@@ -19,11 +21,6 @@ pub const NARROW_COLS: u32 = 8;
 
 /// Sums of a [`Part`], at most: two scores of a router, each over three terms of a bf16 weight.
 pub const MAX_SUMS: usize = 6;
-
-/// Index of a kernel parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Slot(pub u32);
 
 /// Whether a kernel reads or writes a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -91,36 +88,7 @@ pub enum Body {
     /// Loops over rows and columns.
     Loops(Loops),
     /// The weight gradient of a matmul.
-    Products(Products),
-}
-
-/// How a logical row finds its physical row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Rows {
-    /// It is the same.
-    Dense,
-    /// It stands in this row list (`u32`, one column) at the logical row's place.
-    Listed(Slot),
-}
-
-/// A matrix as a kernel sees it: physical rows through `rows`, columns from `col` on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct View {
-    /// The parameter.
-    pub slot: Slot,
-    /// How rows are found.
-    pub rows: Rows,
-    /// First column.
-    pub col: u32,
-}
-
-impl View {
-    /// All columns of a matrix, row by row as they lie.
-    pub fn dense(slot: Slot) -> View {
-        View { slot, rows: Rows::Dense, col: 0 }
-    }
+    WeightGradient(WeightGradient),
 }
 
 /// Matmuls of one left operand. Its parts have columns and results of their own; rows of the left operand are loaded
@@ -844,7 +812,7 @@ impl Kernel {
             Body::Update(Update::StoreRows { cols, .. }) => format!("store_rows_{cols}"),
             Body::Update(Update::AddRows { cols, .. }) => format!("add_rows_{cols}"),
             Body::Loops(loops) => loops.name.clone(),
-            Body::Products(products) => format!("products_{}", products.cols),
+            Body::WeightGradient(gradient) => format!("weight_gradient_{}", gradient.cols),
         }
     }
 

@@ -47,6 +47,7 @@ mod print;
 mod real;
 pub mod recipe;
 mod residence;
+pub mod stored;
 pub mod traffic;
 mod uses;
 pub mod verify;

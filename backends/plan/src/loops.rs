@@ -236,10 +236,10 @@ pub enum Stmt {
 }
 
 /// The weight gradient of a matmul: `out[j, i] = Σ_r dy[r, j] · x[r, i]` for each row `j` of the extent, or that added to
-/// `out`. Rows `r` are taken in order, in blocks of [`PRODUCT_ROWS`], whoever makes which rows of the result.
+/// `out`. Rows `r` are taken in order, in blocks of [`GRADIENT_ROWS`], whoever makes which rows of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Products {
+pub struct WeightGradient {
     /// How many rows the operands have.
     pub rows: Extent,
     /// `f32 [rows, cols]`.
@@ -250,12 +250,12 @@ pub struct Products {
     pub dy: View,
     /// Result, `f32 [extent, cols]`; dense.
     pub out: Slot,
-    /// Whether the products are added to what is there.
+    /// Whether it is added to what is there.
     pub adds: bool,
 }
 
-/// Rows whose products are summed before they are added to the sum of those before.
-pub const PRODUCT_ROWS: u32 = 256;
+/// Rows that are summed over before they are added to the sum of those before.
+pub const GRADIENT_ROWS: u32 = 256;
 
 /// `1/15, 1/13 … 1`: with `z = (m − 1) / (m + 1)` the logarithm of `m` in `1 ≤ m < 2` is `2z` times this polynomial of `z²`,
 /// highest power first; what is left out is below 10⁻⁹.

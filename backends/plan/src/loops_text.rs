@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::kernel::Rows;
-use crate::loops::{Expr, Function, Index, Loops, Operator, Place, Products, Reduction, Stmt};
+use crate::loops::{Expr, Function, Index, Loops, Operator, Place, Reduction, Stmt, WeightGradient};
 use crate::print::InKernel;
 
 impl Display for InKernel<'_, Loops> {
@@ -110,14 +110,14 @@ impl Display for InKernel<'_, Expr> {
     }
 }
 
-impl Display for InKernel<'_, Products> {
+impl Display for InKernel<'_, WeightGradient> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let InKernel(kernel, Products { rows, x, cols, dy, out, adds }) = self;
+        let InKernel(kernel, WeightGradient { rows, x, cols, dy, out, adds }) = self;
         let sign = if *adds { "+=" } else { "=" };
         let list = |rows: Rows| if rows == Rows::Dense { "" } else { " listed" };
         let (out, rows) = (InKernel(kernel, out), InKernel(kernel, rows));
         let (left, right) = (InKernel(kernel, dy), InKernel(kernel, x));
-        write!(f, "  {out} {sign} products of {left}{}", list(dy.rows))?;
+        write!(f, "  {out} {sign} matmul of transposed {left}{}", list(dy.rows))?;
         writeln!(f, " and {right}{} [_, {cols}] over {rows} rows", list(x.rows))
     }
 }

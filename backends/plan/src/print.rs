@@ -59,10 +59,13 @@ impl Display for Plan {
             )?;
         }
         writeln!(f, "\nports")?;
-        for Bound { role, to } in &function.interface.ports {
-            match to {
-                Binding::Buffer(idx) => writeln!(f, "  {role}: b{idx}")?,
-                Binding::Always(value) => writeln!(f, "  {role}: always {value}")?,
+        for Bound { role, to, count } in &function.interface.ports {
+            match (to, count) {
+                (Binding::Buffer(idx), Some(count)) => {
+                    writeln!(f, "  {role}: b{idx}, rows counted by b{count}")?
+                }
+                (Binding::Buffer(idx), None) => writeln!(f, "  {role}: b{idx}")?,
+                (Binding::Always(value), _) => writeln!(f, "  {role}: always {value}")?,
             }
         }
         Ok(())
@@ -177,7 +180,7 @@ impl Display for InKernel<'_, Body> {
             Body::Pending(pending) => write!(f, "{}", InKernel(kernel, pending)),
             Body::Update(update) => write!(f, "{}", InKernel(kernel, update)),
             Body::Loops(loops) => write!(f, "{}", InKernel(kernel, loops)),
-            Body::Products(products) => write!(f, "{}", InKernel(kernel, products)),
+            Body::WeightGradient(gradient) => write!(f, "{}", InKernel(kernel, gradient)),
         }
     }
 }

@@ -5,8 +5,8 @@ use skipc_artifact::target::DType;
 use skipc_ir::interp::functions;
 use skipc_ir::{F64, stacked_name};
 
-use crate::interp::Element;
 use crate::kernel::{BLOCK_TERMS, PANEL_COLS, SWIZZLE_TERMS, WeightLayout};
+use crate::stored::Stored;
 
 /// Steps of a recipe, at most: several times what the rules of any pass make. It bounds what a graph that folds its
 /// weights over and over could ask for.
@@ -99,10 +99,7 @@ pub enum RecipeStep {
 /// arithmetic, and by [`RecipeStep::Term`], [`RecipeStep::Levels`] and [`RecipeStep::Scales`].
 ///
 /// Returns `None` if a tensor is missing or does not fit.
-pub fn elements<N: Element>(
-    recipe: &[RecipeStep],
-    weight: impl Fn(&str) -> Option<Vec<N>>,
-) -> Option<Vec<N>> {
+pub fn elements<N: Stored>(recipe: &[RecipeStep], weight: impl Fn(&str) -> Option<Vec<N>>) -> Option<Vec<N>> {
     let Some((RecipeStep::Stacked { count }, steps)) = recipe.split_last() else {
         return of_one(recipe, &weight);
     };
@@ -114,7 +111,7 @@ pub fn elements<N: Element>(
 }
 
 /// What a recipe makes that has no stack.
-fn of_one<N: Element>(recipe: &[RecipeStep], weight: &dyn Fn(&str) -> Option<Vec<N>>) -> Option<Vec<N>> {
+fn of_one<N: Stored>(recipe: &[RecipeStep], weight: &dyn Fn(&str) -> Option<Vec<N>>) -> Option<Vec<N>> {
     let (first, steps) = recipe.split_first()?;
     let (mut data, mut cols) = match first {
         RecipeStep::Weight { name, cols } => (weight(name)?, *cols as usize),
@@ -194,7 +191,7 @@ fn of_one<N: Element>(recipe: &[RecipeStep], weight: &dyn Fn(&str) -> Option<Vec
 }
 
 /// A matrix in panels; zeros past its last row or column. `None` if they are too many.
-fn panels<N: Element>(matrix: &[N], (rows, cols): (usize, usize), terms: usize) -> Option<Vec<N>> {
+fn panels<N: Stored>(matrix: &[N], (rows, cols): (usize, usize), terms: usize) -> Option<Vec<N>> {
     let (width, depth) = (PANEL_COLS as usize, cols.div_ceil(terms.max(1)));
     let size = rows.div_ceil(width).checked_mul(depth.checked_mul(width * terms)?)?;
     let mut made = vec![N::ZERO; size];
@@ -224,12 +221,12 @@ pub fn swizzled_places(outputs: u32, k: u32) -> Option<(usize, impl Iterator<Ite
     Some((size, elements.map(place)))
 }
 
-fn add<N: Element>(data: &mut [N], by: F64) {
+fn add<N: Stored>(data: &mut [N], by: F64) {
     let by = N::from_f64(by.0);
     data.iter_mut().for_each(|x| *x = x.add(by));
 }
 
-fn bf16_term<N: Element>(x: N, term: u32) -> N {
+fn bf16_term<N: Stored>(x: N, term: u32) -> N {
     let rest = (0..term).fold(x, |rest, _| rest.sub(rest.stored_as(DType::Bf16)));
     rest.stored_as(DType::Bf16)
 }

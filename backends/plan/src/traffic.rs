@@ -23,7 +23,7 @@ use crate::kernel::{
     KeepChoices, Kernel, Limit, NormKind, Part, Pending, RankOrder, Ranked, Replay, Rows, Rowwise, Segment,
     Select, Slot, Sum, Update, View, WeightLayout,
 };
-use crate::loops::{Loops, Operand, Over, Products, Usage};
+use crate::loops::{Loops, Operand, Over, Usage, WeightGradient};
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise};
 
@@ -316,7 +316,7 @@ fn uses(kernel: &Kernel) -> Vec<Use> {
         Body::Pending(pending) => found.pending(pending),
         Body::Update(update) => found.update(update),
         Body::Loops(loops) => found.loops(loops),
-        Body::Products(products) => found.products(products),
+        Body::WeightGradient(gradient) => found.weight_gradient(gradient),
     }
     found.uses.sort_unstable();
     found.uses.dedup();
@@ -447,8 +447,8 @@ impl Found<'_> {
         }
     }
 
-    fn products(&mut self, products: &Products) {
-        let Products { rows, x, cols, dy, out, adds } = *products;
+    fn weight_gradient(&mut self, gradient: &WeightGradient) {
+        let WeightGradient { rows, x, cols, dy, out, adds } = *gradient;
         let outputs = match self.kernel.extent {
             Extent::Fixed(outputs) => outputs,
             Extent::Counted { at_most, .. } => at_most,

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use skipc_artifact::interface::{ROWS, Role, RouterPorts};
+use skipc_artifact::interface::{Role, RouterPorts};
 use skipc_artifact::program::{Buffer, Function, Head, Pool};
 
 use crate::choices::{self, Choices};
@@ -221,7 +221,7 @@ pub fn row_columns(function: &Function) -> Option<u32> {
 
 /// Where a function finds the rows that it takes in place of token ids.
 pub(crate) fn row_buffer(function: &Function) -> Option<&Buffer> {
-    let idx = function.interface.buffer(&Role::Input { name: ROWS.to_owned() })?;
+    let idx = function.interface.buffer(&Role::Rows)?;
     function.buffers.get(idx as usize)
 }
 

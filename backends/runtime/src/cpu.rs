@@ -3,7 +3,7 @@
 //! This is one of the files that may contain `unsafe`: it maps code, calls it, and hands it pointers. What makes
 //! that sound is said at each block; all of it rests on [`skipc_artifact::check`], which holds every buffer inside
 //! the arena or the states, on the hash of the code, and on the code generator being right: a kernel can write anywhere. A checked
-//! run ([`crate::session::Options::checked`]) looks for such writes.
+//! run ([`crate::options::Options::checked`]) looks for such writes.
 
 mod level;
 mod task;
@@ -23,11 +23,11 @@ use self::level::Wanted;
 pub use self::level::{Choice, levels, share_of_dots};
 pub use self::task::Call;
 use self::task::{Pointers, Task, Tasks};
+use crate::call::{Region, Run, place};
 use crate::error::Error;
 use crate::math;
 use crate::model::Model;
-use crate::module::{Region, Run, place};
-use crate::session::Options;
+use crate::options::Options;
 use crate::threads::Threads;
 
 /// Bytes before and after the arena that nothing may write to.

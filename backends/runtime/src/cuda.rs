@@ -15,14 +15,14 @@ use skipc_artifact::bundle;
 use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Launch, Program, Step};
 use skipc_artifact::target::Target;
 
+use crate::call::{Region, Run, place};
 use crate::cpu::Call;
 use crate::error::Error;
 use crate::model::Model;
-use crate::module::{Region, Run, place};
 
 #[expect(unsafe_code, reason = "every call of the CUDA driver is one into foreign code")]
 mod driver;
-mod fault;
+pub(crate) mod fault;
 mod peak;
 
 use driver::{Context, Event, Graph, Memory, Module, Stream};
@@ -442,7 +442,7 @@ mod tests {
                     error.code(),
                     "cuda::no_driver" | "cuda::no_device" | "cuda::driver_too_old"
                 ));
-                assert_eq!(error.kind(), crate::error::Kind::Unsupported);
+                assert_eq!(error.kind(), crate::kind::Kind::Unsupported);
             }
         }
     }

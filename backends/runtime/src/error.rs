@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use skipc_artifact::target::Target;
 
+use crate::kind::Kind;
+
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -98,7 +100,7 @@ pub enum Error {
     },
     /// A routing trace of another version.
     #[error("{path} is a routing trace of version {found}; this program reads version {expected}",
-        path = path.display(), expected = crate::trace::FORMAT)]
+        path = path.display(), expected = crate::trace::format::FORMAT)]
     TraceVersion {
         /// The file.
         path: PathBuf,
@@ -437,22 +439,7 @@ pub enum Error {
     },
     /// The GPU or its driver.
     #[error(transparent)]
-    Cuda(#[from] crate::cuda::CudaError),
-}
-
-/// Whose fault an error is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A file, a batch or the model does not do, or what the machine has does not suffice.
-    Input,
-    /// What was asked for contradicts itself.
-    Request,
-    /// A result is wrong.
-    Mismatch,
-    /// The artefact or the machine has nothing that runs this.
-    Unsupported,
-    /// This program's own.
-    Internal,
+    Cuda(#[from] crate::cuda::fault::CudaError),
 }
 
 impl Error {

@@ -7,7 +7,6 @@
 //! are forced.
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
-use skipc_artifact::interface::ROWS;
 use skipc_artifact::program::{GENERATE, PAGE_ROWS, Program, SCORE, STEP};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::DType;
@@ -19,7 +18,11 @@ use crate::distance::{Bound, Distance};
 use crate::error::Error;
 use crate::model::Model;
 use crate::module::Module;
-use crate::session::{Options, Session};
+use crate::options::Options;
+use crate::session::Session;
+
+/// The tensor of the section that holds rows in place of token ids.
+const ROWS_TENSOR: &str = "rows";
 
 /// The case in which the routers decide.
 pub const FREE: &str = "free";
@@ -89,7 +92,7 @@ impl KnownAnswers {
             |numbers: &[f32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
         let input = match self.rows.len().checked_div(n) {
             None | Some(0) => ("tokens".to_owned(), Dtype::U32, vec![n], words(&self.tokens)),
-            Some(cols) => (ROWS.to_owned(), Dtype::F32, vec![n, cols], bytes(&self.rows)),
+            Some(cols) => (ROWS_TENSOR.to_owned(), Dtype::F32, vec![n, cols], bytes(&self.rows)),
         };
         let lengths = ("lengths".to_owned(), Dtype::U32, vec![self.lengths.len()], words(&self.lengths));
         let mut tensors = vec![input, lengths];
@@ -134,8 +137,8 @@ impl KnownAnswers {
                 false => Err(broken(format!("`{name}` has numbers that are not finite"))),
             }
         };
-        let (tokens, rows) = match tensors.names().contains(&ROWS) {
-            true => (Vec::new(), numbers(ROWS)?),
+        let (tokens, rows) = match tensors.names().contains(&ROWS_TENSOR) {
+            true => (Vec::new(), numbers(ROWS_TENSOR)?),
             false => (words("tokens")?, Vec::new()),
         };
         let mut answers = KnownAnswers { tokens, rows, lengths: words("lengths")?, cases: Vec::new() };

@@ -27,14 +27,15 @@ use std::time::Duration;
 
 use skipc_artifact::bundle;
 use skipc_artifact::interface::{Binding, Direction, Role};
-use skipc_artifact::pending;
-use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Program, RowBound, Storage};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Program, RowBound};
 use skipc_artifact::target::Target;
 
+use crate::bind::{BoundInputs, bind_inputs, check_count, n_pending, no_port};
+use crate::call::{Input, Run};
 use crate::device::Device;
 use crate::error::{self, Error};
 use crate::model::Model;
-use crate::session::Options;
+use crate::options::Options;
 use crate::{cpu, cuda, memory};
 
 /// A program with its code and constants on a device; cheap to clone. All its states share it.
@@ -196,8 +197,9 @@ impl State {
     }
 
     /// Runs a function over `n_tokens` tokens. `inputs` has the elements of every port that the caller gives, in
-    /// little-endian bytes; forced decisions, and forced choices, may be left out, and a state may be given, which is what the
-    /// step then finds there. The result has the bytes of each role in `wanted`, in their order, cut to `n_tokens` rows. Steps that
+    /// little-endian bytes, of a set its rows in ascending order, of an input with the rows of a set that many; forced decisions, and forced choices, may be left out, and a state may be given, which is what the
+    /// step then finds there. The result has the bytes of each role in `wanted`, in their order, cut to `n_tokens` rows or to those
+    /// of its set. Steps that
     /// neither these nor a state need are left out.
     ///
     /// # Errors
@@ -216,23 +218,31 @@ impl State {
         let bounds = Bounds { tokens: n_tokens, cached: self.cached };
         let n_pending = n_pending(function, inputs);
         check_count(function, n_pending)?;
-        let (inputs, n_logits) = bind_inputs(function, bounds, inputs)?;
+        let BoundInputs { inputs, n_logits } = bind_inputs(function, bounds, inputs)?;
         let mut buffers = Vec::new();
         for role in wanted {
             match function.interface.binding(role).filter(|_| is_result(role)) {
-                Some(Binding::Buffer(idx)) => buffers.push(idx),
+                // The count says how much of what follows means something.
+                Some(Binding::Buffer(idx)) => buffers.extend([function.interface.count(role), Some(idx)]),
                 Some(Binding::Always(_)) => {}
                 None => return Err(no_port(role, "result")),
             }
         }
+        let buffers: Vec<u32> = buffers.into_iter().flatten().collect();
         let steps = steps_for(module.program(), function, &buffers);
         let n_rows = n_tokens.max(n_pending);
         let run =
             Run { name, function, steps, n_tokens, n_rows, n_logits, inputs: &inputs, wanted: &buffers };
         let mut results = self.run(&run)?.into_iter();
-        let result = |role: &Role| match function.interface.binding(role) {
-            Some(Binding::Always(executes)) => vec![u8::from(executes); n_tokens as usize],
-            _ => results.next().unwrap_or_default(),
+        let result = |role: &Role| match (function.interface.binding(role), function.interface.count(role)) {
+            (Some(Binding::Always(executes)), _) => vec![u8::from(executes); n_tokens as usize],
+            (_, None) => results.next().unwrap_or_default(),
+            (_, Some(_)) => {
+                let count = results.next().and_then(|word| Some(u32::from_le_bytes(*word.first_chunk()?)));
+                let mut rows = results.next().unwrap_or_default();
+                rows.truncate(rows.len() / n_tokens.max(1) as usize * count.unwrap_or(0) as usize);
+                rows
+            }
         };
         Ok(wanted.iter().map(result).collect())
     }
@@ -426,159 +436,8 @@ impl State {
     }
 }
 
-/// One run of a function.
-pub(crate) struct Run<'a> {
-    /// Its name.
-    pub(crate) name: &'a str,
-    /// The function.
-    pub(crate) function: &'a Function,
-    /// Which of its steps, ascending.
-    pub(crate) steps: Vec<usize>,
-    /// Tokens of the step.
-    pub(crate) n_tokens: u32,
-    /// Rows that buffers of tokens need room for: of tokens, or of a cache that this step computes.
-    pub(crate) n_rows: u32,
-    /// Rows of the logits.
-    pub(crate) n_logits: u32,
-    /// What is written before.
-    pub(crate) inputs: &'a [Input],
-    /// Buffers that are read afterwards.
-    pub(crate) wanted: &'a [u32],
-}
-
-impl Run<'_> {
-    /// Bytes of a result that mean something: of the tokens that there are, and of the logits that are wanted.
-    pub(crate) fn result_bytes(&self, idx: u32, bounds: Bounds) -> usize {
-        let is_logits = self.function.interface.buffer(&Role::Logits) == Some(idx);
-        let tokens = if is_logits { self.n_logits } else { self.n_tokens };
-        let buffer = self.function.buffers.get(idx as usize);
-        buffer.map_or(0, |buffer| buffer.bytes(Bounds { tokens, ..bounds })) as usize
-    }
-}
-
-/// Bytes to put into a buffer before a run.
-#[derive(Debug)]
-pub(crate) struct Input {
-    /// Index of the buffer.
-    pub(crate) buffer: u32,
-    /// What its first bytes become.
-    pub(crate) bytes: Vec<u8>,
-}
-
-/// The memories that buffers lie in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Region {
-    /// The arena of the step.
-    Arena,
-    /// The states.
-    States,
-}
-
-impl Region {
-    /// As messages name it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Region::Arena => "the arena",
-            Region::States => "the states",
-        }
-    }
-}
-
-/// Where a buffer of a function lies under a bound.
-pub(crate) fn place(
-    program: &Program,
-    function: &Function,
-    idx: u32,
-    bounds: Bounds,
-) -> Option<(Region, Range<usize>)> {
-    let buffer = function.buffers.get(idx as usize)?;
-    match buffer.storage {
-        Storage::Step(_) => Some((Region::Arena, buffer.arena_span(bounds)?)),
-        Storage::State(state) => {
-            Some((Region::States, program.states.get(state as usize)?.span(bounds.cached)))
-        }
-    }
-}
-
-fn check_count(function: &Function, n_tokens: u32) -> Result<(), Error> {
-    if n_tokens > function.max_tokens {
-        return Err(Error::TooManyTokens { found: n_tokens.into(), limit: function.max_tokens });
-    }
-    Ok(())
-}
-
 fn is_result(role: &Role) -> bool {
     matches!(role.direction(), Direction::Out | Direction::Kept)
-}
-
-fn no_port(role: &Role, what: &'static str) -> Error {
-    Error::Port { role: role.to_string(), reason: format!("the function has no such {what}") }
-}
-
-/// The most rows of a cache that a call may compute, if some wait.
-fn n_pending(function: &Function, inputs: &[(Role, Vec<u8>)]) -> u32 {
-    let words = |role: Role| {
-        let found = inputs.iter().find(|(given, _)| *given == role).map(|(_, bytes)| bytes.as_chunks().0);
-        found.unwrap_or_default().iter().map(|word| u32::from_le_bytes(*word)).collect::<Vec<u32>>()
-    };
-    let table = function.interface.buffer(&Role::Pending).and_then(|idx| function.buffers.get(idx as usize));
-    let Some(table) = table else { return 0 };
-    let [pending, positions, sequences] = [Role::Pending, Role::Positions, Role::Sequences].map(words);
-    pending::most_rows(&pending, table.cols.saturating_sub(1) as usize, &positions, &sequences)
-}
-
-/// The inputs of a call by buffer, with those that only the runtime knows; and how many rows the logits have.
-fn bind_inputs(
-    function: &Function,
-    bounds: Bounds,
-    inputs: &[(Role, Vec<u8>)],
-) -> Result<(Vec<Input>, u32), Error> {
-    let n_tokens = bounds.tokens;
-    check_count(function, n_tokens)?;
-    let mut n_logits = n_tokens;
-    let interface = &function.interface;
-    let mut bound = Vec::new();
-    for (role, bytes) in inputs {
-        let is_given = match role {
-            Role::TokenCount | Role::UseForced | Role::UseForcedChoices | Role::LogitCount => false,
-            _ => matches!(role.direction(), Direction::In | Direction::Kept),
-        };
-        let buffer = interface.buffer(role).filter(|_| is_given).ok_or_else(|| no_port(role, "input"))?;
-        let (row, expected) = function.buffers.get(buffer as usize).map_or((1, 0), |buffer| {
-            (buffer.bytes(Bounds { tokens: 1, ..bounds }).max(1), buffer.bytes(bounds))
-        });
-        // These have a row for each sequence or wanted row, not for each token.
-        let may_be_less = matches!(role, Role::Pages | Role::Pending | Role::LogitRows);
-        let n_bytes = bytes.len() as u64;
-        if n_bytes > expected || !n_bytes.is_multiple_of(row) || (n_bytes < expected && !may_be_less) {
-            let reason = format!("it has {n_bytes} bytes, expected {expected} for {n_tokens} tokens");
-            return Err(Error::Port { role: role.to_string(), reason });
-        }
-        if *role == Role::LogitRows {
-            n_logits = (n_bytes / row) as u32;
-        }
-        bound.push(Input { buffer, bytes: bytes.clone() });
-    }
-    let forces = inputs.iter().any(|(role, _)| matches!(role, Role::Forced { .. }));
-    let forces_choices = inputs.iter().any(|(role, _)| matches!(role, Role::ForcedChoices { .. }));
-    for (role, buffer) in interface.buffers(Direction::In) {
-        let word = |word: u32| word.to_le_bytes().to_vec();
-        match role {
-            Role::TokenCount => bound.push(Input { buffer, bytes: word(n_tokens) }),
-            Role::LogitCount => bound.push(Input { buffer, bytes: word(n_logits) }),
-            Role::UseForced => bound.push(Input { buffer, bytes: word(forces.into()) }),
-            Role::UseForcedChoices => bound.push(Input { buffer, bytes: word(forces_choices.into()) }),
-            Role::Forced { .. } if !forces => {}
-            Role::ForcedChoices { .. } if !forces_choices => {}
-            // What the model means, unless a caller asks for something else.
-            Role::Margins if !inputs.iter().any(|(role, _)| *role == Role::Margins) => {
-                bound.push(Input { buffer, bytes: vec![0; 4 * n_tokens as usize] });
-            }
-            _ if bound.iter().any(|input| input.buffer == buffer) => {}
-            _ => return Err(Error::Port { role: role.to_string(), reason: "it is not given".into() }),
-        }
-    }
-    Ok((bound, n_logits))
 }
 
 /// The steps that these buffers and the states need: those that write them, and those that write what these read. A

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use half::bf16;
-use skipc_artifact::image::HostLevel;
-use skipc_artifact::interface::{ROWS, Role, RouterPorts};
+use skipc_artifact::interface::{Role, RouterPorts};
 use skipc_artifact::program::{Function, Program, SCORE};
 use skipc_artifact::target::DType;
 
@@ -14,27 +13,7 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::model::Model;
 use crate::module::{Module, State};
-use crate::threads::Threads;
-
-/// How to run.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Threads on the CPU. The results do not depend on it.
-    pub threads: usize,
-    /// Fill all memory but what states hold with a pattern that is NaN in every type before each run, and look for writes
-    /// outside of a kernel's buffers after each of its runs (on a GPU: outside of the arena and the states, after the
-    /// last). Slow.
-    pub checked: bool,
-    /// Highest level of host code to use, to compare levels on one machine; without it the fastest runs, which is the
-    /// highest except where the processor is slow at dot products of bf16.
-    pub max_level: Option<HostLevel>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { threads: Threads::available(), checked: false, max_level: None }
-    }
-}
+use crate::options::Options;
 
 /// A module with a state of its own that runs batches through one function, [`SCORE`] unless another is chosen. Runs
 /// one batch at a time; keeps memory for the largest so far.
@@ -235,7 +214,7 @@ fn inputs(batch: &Batch, function: &Function, routers: &[RouterPorts]) -> Vec<(R
         sequences.flat_map(|(&length, idx)| std::iter::repeat_n(idx, length as usize)).collect();
     let first = match row_buffer(function) {
         None => (Role::Tokens, words(&batch.tokens)),
-        Some(buffer) => (Role::Input { name: ROWS.to_owned() }, numbers(buffer.dtype, &batch.rows)),
+        Some(buffer) => (Role::Rows, numbers(buffer.dtype, &batch.rows)),
     };
     let mut inputs = vec![first, (Role::Positions, words(&positions)), (Role::Sequences, words(&sequences))];
     for ((router, ports), decisions) in (0..).zip(routers).zip(batch.routing.iter().flatten()) {

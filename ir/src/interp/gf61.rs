@@ -1,6 +1,6 @@
 //! The field of integers modulo the Mersenne prime 2⁶¹ − 1.
 
-use super::number::{Number, run_graph};
+use super::number::Number;
 use super::tag::{Constant, Function, tag};
 
 /// 2⁶¹ − 1.
@@ -68,8 +68,6 @@ impl Gf61 {
 }
 
 impl Number for Gf61 {
-    run_graph!();
-
     type Wide = Gf61;
 
     const ZERO: Gf61 = Gf61(0);

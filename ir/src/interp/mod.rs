@@ -1,4 +1,4 @@
-//! The reference interpreter: evaluates a verified graph op by op, in one number domain. Slow and obvious on purpose.
+//! What the reference interpreter ([`run`](crate::run())) computes with: numbers, data, and what a graph needs from outside.
 //!
 //! Domains are f64 and f32, which round, and [`Ring32`] and [`Gf61`], which do not: there two forms of a model are
 //! equal or one of them is wrong.
@@ -14,16 +14,11 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use petgraph::graph::NodeIndex;
-
 pub use datum::Datum;
 pub use gf61::Gf61;
 pub use number::Number;
 pub use ring32::Ring32;
 
-use crate::graph::{Graph, Value};
-use crate::op;
-use crate::ops::Op;
 use crate::port::{Role, RoleText};
 use crate::ty::{SetSym, Type};
 
@@ -32,7 +27,7 @@ use crate::ty::{SetSym, Type};
 pub struct FlatBatch {
     /// Token ids, `[n]`; none for a graph that takes rows.
     pub tokens: Vec<i64>,
-    /// What stands in their place for a graph that takes [`ROWS`](crate::port::ROWS), `[n, columns]` row by row; else nothing.
+    /// What stands in their place for a graph that takes [`Role::Rows`], `[n, columns]` row by row; else nothing.
     pub rows: Vec<f32>,
     /// Position of each token in its sequence, `[n]`.
     pub positions: Vec<i64>,
@@ -203,71 +198,5 @@ pub enum EvalError {
     Kind(&'static str),
 }
 
-/// Evaluates the graph and returns its results by role, in the graph's order.
-///
-/// # Errors
-/// If the environment does not have what the graph asks for.
-pub fn run<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Results<N>, EvalError> {
-    N::run_graph(graph, env)
-}
-
 /// Results of a graph by role.
 pub type Results<N> = Vec<(Role, Datum<N>)>;
-
-/// What every domain's [`Number::run_graph`] calls.
-fn run_in<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Results<N>, EvalError> {
-    let (positions, sequences) = (env.batch.positions.len(), env.batch.sequences.len());
-    let tokens = if env.batch.rows.is_empty() { env.batch.tokens.len() } else { positions };
-    if (positions, sequences) != (tokens, tokens) {
-        return Err(EvalError::Batch { tokens, positions, sequences });
-    }
-    let order = graph.order();
-    let mut uses_left = vec![0usize; graph.bound()];
-    for value in &order {
-        for operand in graph.operands(*value) {
-            uses_left[operand.index()] += 1;
-        }
-    }
-    for (_, value) in graph.results() {
-        uses_left[value.index()] += 1;
-    }
-    let mut data: Vec<Option<Datum<N>>> = vec![None; graph.bound()];
-    // A weight is read where it is used and goes at once: all of them together may be more than there is memory.
-    let read = |value: Value| {
-        let weight = Some(graph.op(value)).filter(|op| matches!(op, Op::Weight { .. }));
-        weight.map(|weight| op::eval(weight, &[], env)).transpose()
-    };
-    for value in order {
-        if matches!(graph.op(value), Op::Weight { .. }) {
-            continue;
-        }
-        let operands = graph.operands(value);
-        let result = {
-            let weights = operands.iter().map(|operand| read(*operand)).collect::<Result<Vec<_>, _>>()?;
-            let refs = operands.iter().zip(&weights).map(|(operand, weight)| match weight {
-                Some(weight) => Ok(weight),
-                None => held(&data, *operand),
-            });
-            op::eval(graph.op(value), &refs.collect::<Result<Vec<_>, _>>()?, env)?
-        };
-        for operand in operands {
-            uses_left[operand.index()] -= 1;
-            if uses_left[operand.index()] == 0 {
-                data[operand.index()] = None;
-            }
-        }
-        data[value.index()] = Some(result);
-    }
-    let result = |value| {
-        Ok(match read(value)? {
-            Some(weight) => weight,
-            None => held(&data, value)?.clone(),
-        })
-    };
-    graph.results().map(|(role, value)| Ok((role.clone(), result(value)?))).collect()
-}
-
-fn held<N>(data: &[Option<Datum<N>>], value: Value) -> Result<&Datum<N>, EvalError> {
-    let idx: NodeIndex = value.node();
-    data[idx.index()].as_ref().ok_or(EvalError::Kind("evaluated before its use"))
-}

@@ -1,8 +1,5 @@
 //! Number domains: the arithmetic in which a graph is evaluated.
 
-use super::{Env, EvalError, Results};
-use crate::graph::Graph;
-
 /// A number domain. The interpreters use no other arithmetic on elements than this.
 ///
 /// Two kinds: floating point (f32, f64), where two forms of a model differ by rounding, and exact domains, where they
@@ -55,34 +52,11 @@ pub trait Number: Copy + PartialEq + Send + Sync + std::fmt::Debug + 'static {
     fn erfc(self) -> Self;
     /// `1 / √self`.
     fn rsqrt(self) -> Self;
-
-    /// [`run`](super::run) in this domain. The domains of this crate have it as a method of their own, so that the
-    /// interpreter's code is made here, where it is optimised in every profile.
-    #[doc(hidden)]
-    fn run_graph(graph: &Graph, env: &Env<'_, Self>) -> Result<Results<Self>, EvalError> {
-        super::run_in(graph, env)
-    }
 }
-
-/// The method that is the same in every domain.
-macro_rules! run_graph {
-    () => {
-        fn run_graph(
-            graph: &$crate::Graph,
-            env: &$crate::interp::Env<'_, Self>,
-        ) -> Result<$crate::interp::Results<Self>, $crate::interp::EvalError> {
-            $crate::interp::run_in(graph, env)
-        }
-    };
-}
-
-pub(super) use run_graph;
 
 macro_rules! float {
     ($N:ty, $exp:path, $tanh:path, $erfc:path, $sqrt:path) => {
         impl Number for $N {
-            run_graph!();
-
             type Wide = f64;
 
             const ZERO: Self = 0.0;

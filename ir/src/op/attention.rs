@@ -1,6 +1,7 @@
 //! Rotary positions and attention.
 
-use super::{Args, TypeError, state};
+use super::args::{Args, TypeError};
+use super::state;
 use crate::attr::F64;
 use crate::interp::functions::{self, Heads};
 use crate::interp::{Datum, EvalError, Number};

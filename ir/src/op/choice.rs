@@ -3,8 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+use super::args::{Args, TypeError};
+use super::state;
 use super::token_set::{hash_expert, scored_rows};
-use super::{Args, TypeError, state};
 use crate::attr::F64;
 use crate::interp::functions::{self, Choice, NO_CHOICE, NOT_REPLAYED};
 use crate::interp::{Datum, Env, EvalError, Number};

@@ -1,6 +1,6 @@
 //! Weights made of weights, when the model is compiled.
 
-use super::{Args, TypeError};
+use super::args::{Args, TypeError};
 use crate::attr::F64;
 use crate::interp::{Datum, EvalError, Number, functions};
 use crate::ty::{Dim, Elem, Type};

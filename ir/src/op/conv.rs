@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Args, TypeError, state};
+use super::args::{Args, TypeError};
+use super::state;
 use crate::interp::{Datum, EvalError, Number, functions};
 use crate::ty::{Dim, Elem, Type};
 

@@ -1,10 +1,10 @@
 //! Values that come from outside: inputs, weights, constant decisions.
 
-use super::{Args, TypeError};
+use super::args::{Args, TypeError};
 use crate::attr::{F64, Shape};
 use crate::interp::functions::NOT_REPLAYED;
 use crate::interp::{Datum, Env, EvalError, Number};
-use crate::port::{Direction, Port, ROWS, Role, RoleText};
+use crate::port::{Direction, Port, Role, RoleText};
 use crate::ty::{Dim, Elem, Type};
 
 /// The type of a tensor of the weights file.
@@ -57,17 +57,20 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
             matches!(ty.as_tensor(), Some((Elem::Int, [Dim::Tokens, Dim::Fixed(2..)])))
         }
         (Role::LogitRows, Type::Set { of, .. }) => *of == Dim::Tokens,
+        (Role::Rows, ty) => {
+            matches!(ty.as_tensor(), Some((Elem::Real | Elem::F32, [Dim::Tokens, Dim::Fixed(1..)])))
+        }
         (Role::ForcedChoices { .. }, ty) => {
             matches!(ty.as_tensor(), Some((Elem::F32, [Dim::Tokens, Dim::Fixed(1..)])))
         }
         (Role::Input { .. }, Type::Tensor { elem, dims }) => match dims.as_slice() {
             [rows] => *rows != Dim::Fixed(0),
-            [rows, Dim::Fixed(cols)] => {
-                *rows != Dim::Fixed(0) && *cols > 0 && matches!(elem, Elem::Real | Elem::F32)
-            }
+            // A vector of bits is a decision for each row, and there is one.
+            [rows, Dim::Fixed(cols)] => *rows != Dim::Fixed(0) && *cols > 0 && *elem != Elem::Mask,
             _ => false,
         },
-        (Role::State { .. }, Type::State { elem, dims }) => {
+        (Role::PromptState { .. }, Type::State { dims, .. }) if dims.first() != Some(&Dim::Cached) => false,
+        (Role::State { .. } | Role::PromptState { .. }, Type::State { elem, dims }) => {
             let sized = |dim: &Dim| matches!(dim, Dim::Fixed(1..));
             match (elem, dims.as_slice()) {
                 (Elem::Real | Elem::F32, [rows, cols]) => {
@@ -90,12 +93,15 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
         match (port.role.direction(), &port.role) {
             (Direction::In, Role::Input { .. }) => {
                 format!(
-                    "`{role}` should have a type: behind the line stands `: real[n, 8]`, `: int[n]`, `: tokens<c0 <= n>` \
-                     or the like; numbers alone have columns, and no size is 0"
+                    "`{role}` should have a type: behind the line stands `: real[n, 8]`, `: int[n, 2]`, `: mask[n]`, \
+                     `: tokens<c0 <= n>` or the like; a mask has no columns, and no size is 0"
                 )
             }
             (Direction::In, Role::Pages) => {
                 format!("`{role}` is int[n, p] with the pages that a sequence can have: behind the line stands its type")
+            }
+            (Direction::In, Role::Rows) => {
+                format!("`{role}` is numbers with a row for each token: behind the line stands `: real[n, 8]` or the like")
             }
             (Direction::In, Role::LogitRows) => {
                 format!("`{role}` is a set of all tokens: behind the line stands `: tokens<c0 <= n>` or the like")
@@ -105,6 +111,10 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
             }
             (Direction::In, Role::Margins) => format!("`{role}` is f32[n, 1]"),
             (Direction::In, _) => format!("`{role}` is int[n]"),
+            (Direction::Kept, Role::PromptState { .. }) => format!(
+                "`{role}` has the rows of a cache: behind the line stands `: state<real[m, 8]>`, `: state<mask[m]>` or the \
+                 like"
+            ),
             (Direction::Kept, _) => format!(
                 "`{role}` should have a type: behind the line stands `: state<f32[1, 8]>`, `: state<real[m, 8]>`, \
                  `: state<int[4]>` or the like"
@@ -127,7 +137,7 @@ pub(super) fn input<N: Number>(port: &Port, env: &Env<'_, N>) -> Result<Datum<N>
         Role::Tokens => Some(Datum::Ints(env.batch.tokens.clone())),
         Role::Positions => Some(Datum::Ints(env.batch.positions.clone())),
         Role::Sequences => Some(Datum::Ints(env.batch.sequences.clone())),
-        Role::Input { name } if name == ROWS => Some(Datum::Real {
+        Role::Rows => Some(Datum::Real {
             cols: port.ty.cols() as usize,
             data: env.batch.rows.iter().map(|number| N::from_f64(f64::from(*number))).collect(),
         }),
@@ -150,7 +160,10 @@ pub(super) fn input<N: Number>(port: &Port, env: &Env<'_, N>) -> Result<Datum<N>
         (Type::Tensor { elem: Elem::Mask, .. } | Type::State { elem: Elem::Mask, .. }, Datum::Mask(mask)) => {
             rows(port.ty.rows(), mask.len())
         }
-        (Type::Set { of: wanted, .. }, Datum::Set { of, .. }) => rows(*wanted, *of),
+        (Type::Set { of: wanted, .. }, Datum::Set { rows: listed, of }) => {
+            let ascends = listed.windows(2).all(|pair| pair[0] < pair[1]);
+            rows(*wanted, *of) && ascends && listed.last().is_none_or(|last| last < of)
+        }
         _ => false,
     };
     given.filter(fits).ok_or_else(|| EvalError::Input { role: port.role.clone(), ty: port.ty.clone() })

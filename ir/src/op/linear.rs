@@ -1,6 +1,6 @@
 //! Matmuls with weights: embedding, matmul, router logits, bias.
 
-use super::{Args, TypeError};
+use super::args::{Args, TypeError};
 use crate::interp::{Datum, EvalError, Number};
 use crate::ty::{Dim, Elem, Type};
 

@@ -1,6 +1,6 @@
 //! Norms over the columns of a row.
 
-use super::{Args, TypeError};
+use super::args::{Args, TypeError};
 use crate::attr::F64;
 use crate::interp::{Datum, EvalError, Number, functions};
 use crate::ty::{Dim, Elem, Type};

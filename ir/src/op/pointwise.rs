@@ -1,6 +1,6 @@
 //! Ops that work element by element, and slices of columns.
 
-use super::{Args, TypeError};
+use super::args::{Args, TypeError};
 use crate::elementwise::{Binary, Unary};
 use crate::interp::{Datum, EvalError, Number};
 use crate::ty::{Dim, Elem, Type};

@@ -1,6 +1,6 @@
 //! Ops along sequences: a row of the result depends on several rows of its sequence.
 
-use super::{Args, TypeError};
+use super::args::{Args, TypeError};
 use crate::interp::{Datum, EvalError, Number, functions};
 use crate::ty::{Dim, Type};
 

@@ -8,8 +8,8 @@ use std::collections::btree_map::Entry;
 
 use skipc_artifact::program::PAGE_ROWS;
 
+use super::args::{Args, TypeError};
 use super::token_set::Group;
-use super::{Args, TypeError};
 use crate::interp::{Datum, EvalError, Number};
 use crate::ty::{Dim, Elem, SetSym, Type};
 

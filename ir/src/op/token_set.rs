@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::{Args, TypeError};
+use super::args::{Args, TypeError};
 use crate::attr::F64;
 use crate::interp::{Datum, Env, EvalError, Number, functions};
 use crate::rounding::Rounding;
@@ -120,6 +120,9 @@ pub(super) fn infer_gather(args: Args<'_>) -> Result<Type, TypeError> {
     let (sym, of) = listed(args, 1)?;
     let values = args.ty(0).as_tensor().or_else(|| args.ty(0).as_state());
     let Some((elem, dims)) = values else { return Err(args.wrong(0, "a tensor or a cache")) };
+    if elem == Elem::Int && dims.len() > 1 {
+        return Err(args.wrong(0, "numbers, or one integer or bit for each row"));
+    }
     args.same_rows(0, of, args.ty(0).rows())?;
     let mut dims = dims.to_vec();
     dims[0] = Dim::Count(sym);

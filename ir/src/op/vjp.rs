@@ -5,7 +5,7 @@
 
 use smallvec::{SmallVec, smallvec};
 
-use super::TypeError;
+use super::args::TypeError;
 use crate::attr::F64;
 use crate::elementwise::{Binary, Unary};
 use crate::graph::{Graph, Value};

@@ -39,7 +39,7 @@ impl Ctx<'_> {
     fn results_of_states(&mut self) {
         let graph = self.graph;
         for (role, value) in graph.results() {
-            let is_state_role = matches!(role, Role::State { .. });
+            let is_state_role = role.state_name().is_some();
             if is_state_role != graph.ty(value).is_state() {
                 self.errors.push(VerifyError::StateType { role: role.clone(), place: self.place(value) });
             } else if is_state_role && self.state_of(value) != Some(role) {

@@ -5,8 +5,7 @@ use egg::Id;
 use super::explain::{Chain, Rewritten, Step};
 use super::language::{EGraph, Head, Node, Typing};
 use super::proof::Expr;
-use super::rules::{self, Term};
-use super::saturate::View;
+use super::rules::{self, Term, View};
 
 /// What is wrong with a proof: always a fault of what made it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

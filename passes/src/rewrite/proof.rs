@@ -15,8 +15,8 @@ use super::congruence::{Congruence, Term};
 use super::language::{EGraph, Head, Node};
 use super::prove::Dag;
 use super::region::Region;
-use super::rules::{self, Rule};
-use super::saturate::{self, Firing, View};
+use super::rules::{self, Rule, View};
+use super::saturate::{self, Firing};
 
 /// An expression over values.
 #[derive(Clone, Debug, PartialEq, Eq)]

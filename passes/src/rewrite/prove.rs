@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use skipc_ir::attr::Shape;
 use skipc_ir::interp::{self, Datum, Env, FlatBatch, Gf61, Number, Routing, Weights};
-use skipc_ir::{Dim, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Value, random_score, stacked_name};
+use skipc_ir::{
+    Dim, Domain, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Value, random_score, stacked_name,
+};
 use smallvec::SmallVec;
 
 use super::language::Head;
@@ -115,7 +117,7 @@ impl Standalone {
     }
 
     /// The values of the roots on an input that depends on the seed.
-    pub(crate) fn values<N: Number>(&self, seed: u64) -> Option<interp::Results<N>> {
+    pub(crate) fn values<N: Domain>(&self, seed: u64) -> Option<interp::Results<N>> {
         outputs(&self.0, seed)
     }
 }
@@ -230,7 +232,7 @@ impl Outside<'_> {
     }
 }
 
-fn outputs<N: Number>(graph: &Graph, seed: u64) -> Option<interp::Results<N>> {
+fn outputs<N: Domain>(graph: &Graph, seed: u64) -> Option<interp::Results<N>> {
     let (noise, routing) = (Noise::of_graph(graph, seed), TwoOfThree { seed });
     let batch = FlatBatch::from_sequences([&[0, 1, 1][..], &[1, 0][..]]);
     let sets = graph.values().filter_map(|value| graph.ty(value).as_rows());
@@ -241,5 +243,5 @@ fn outputs<N: Number>(graph: &Graph, seed: u64) -> Option<interp::Results<N>> {
             tensors.insert(port.role.clone(), outside.datum(name, &port.ty)?);
         }
     }
-    interp::run(graph, &Env { batch: &batch, tensors, weights: &noise, routing: &routing }).ok()
+    skipc_ir::run(graph, &Env { batch: &batch, tensors, weights: &noise, routing: &routing }).ok()
 }

@@ -314,11 +314,22 @@ impl Ctx<'_> {
         rows: Value,
         set: Option<Value>,
     ) -> Result<[Value; 2], LowerError> {
+        self.stored_as(Port::state, name, rows, set)
+    }
+
+    /// The same of a cache that is such a port.
+    pub(super) fn stored_as(
+        &mut self,
+        port: impl Fn(&str, Type) -> Port,
+        name: &str,
+        rows: Value,
+        set: Option<Value>,
+    ) -> Result<[Value; 2], LowerError> {
         let ty = self.graph.ty(rows);
         let (elem, cols) = ty.as_tensor().map_or((Elem::Real, 1), |(elem, _)| (elem, ty.cols()));
         let (dims, is_column) = ([Dim::Cached, Dim::Fixed(cols)], matches!(elem, Elem::Mask | Elem::Int));
         let ty = Type::State { elem, dims: if is_column { &dims[..1] } else { &dims }.into() };
-        let port = Port::state(name, ty);
+        let port = port(name, ty);
         let role = port.role.clone();
         let so_far = self.cache.as_ref().and_then(|cache| cache.states.get(&role)).copied();
         let before = so_far.map_or_else(|| self.input(port), Ok)?;

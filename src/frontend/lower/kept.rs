@@ -4,9 +4,8 @@
 //! What the first token got waits in a cache beside its keys, and attention in which the first token alone is present takes
 //! it from there for every token: the softmax of one key is 1, exactly so with queries of zeros.
 
-use skipc_artifact::program::PROMPT_STATES;
 use skipc_ir::attr::F64;
-use skipc_ir::{Op, SetSym, Unary, Value};
+use skipc_ir::{Op, Port, SetSym, Unary, Value};
 
 use super::routers::{Decision, Probability};
 use super::{Ctx, LowerError};
@@ -77,7 +76,7 @@ impl Ctx<'_> {
         let first = Op::WithFirst { set: self.fresh_set(), first: 1 };
         let first = self.add(first, &[nobody, positions])?;
         let first = self.add(Op::Executed {}, &[first])?;
-        let [_, first] = self.stored(&self.prompt_state("first"), first, None)?;
+        let [_, first] = self.stored_as(Port::prompt_state, &self.prompt_state("first"), first, None)?;
         Ok(first)
     }
 
@@ -86,7 +85,7 @@ impl Ctx<'_> {
         let heads = self.graph.ty(x).cols();
         // Queries of zeros: the one score is 0.
         let q = self.add(Unary::Scale(F64::from(0.0)), &[x])?;
-        let [_, cache] = self.stored(&self.prompt_state(what), x, None)?;
+        let [_, cache] = self.stored_as(Port::prompt_state, &self.prompt_state(what), x, None)?;
         let Some(pages) = self.pages() else { return Ok(x) };
         let op = Op::CachedAttention { heads, kv_heads: heads, scale: None, cap: None, window: None };
         let operands = [q, cache, cache, self.all.positions, self.all.sequences, pages, first];
@@ -95,6 +94,6 @@ impl Ctx<'_> {
     }
 
     fn prompt_state(&self, what: &str) -> String {
-        format!("{PROMPT_STATES}{what}.{}", self.gates.len())
+        format!("prompt.{what}.{}", self.gates.len())
     }
 }

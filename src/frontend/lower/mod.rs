@@ -241,7 +241,7 @@ impl<'a> Ctx<'a> {
             StreamInput::Rows | StreamInput::Patches => {
                 let cols = model.stream.row_columns().and_then(|cols| u32::try_from(cols).ok());
                 let cols = Dim::Fixed(cols.unwrap_or(0));
-                Port::input(port::ROWS, Type::tensor(Elem::Real, &[Dim::Tokens, cols]))
+                Port { role: port::Role::Rows, ty: Type::tensor(Elem::Real, &[Dim::Tokens, cols]) }
             }
         })?;
         let positions = input(Port::of_tokens(port::Role::Positions))?;

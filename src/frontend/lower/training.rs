@@ -184,7 +184,7 @@ impl Ctx<'_> {
         for (router, gate) in (0..).zip(&self.gates) {
             self.graph.set_result(port::Role::Decision { router }, gate.executed);
             if let Some(wanted) = gate.wanted {
-                self.graph.set_result(result(&format!("wanted {router}")), wanted);
+                self.graph.set_result(port::Role::WantedMask { router }, wanted);
             }
         }
     }
@@ -280,7 +280,7 @@ fn ctx<'a>(
 /// Losses, decisions and gradients of a part of a batch. Inputs besides tokens: `targets`, `tokens` (of the whole batch), of each
 /// router R what is drawn for it, `noise R` or `drawn R`, `noise`, `inverse temperature`, `teacher` (its logits) and `count R`,
 /// as far as they mean something. Sequences are rows of the whole batch. What a router wanted before its capacity is the result
-/// `wanted R`.
+/// [`port::Role::WantedMask`].
 ///
 /// # Errors
 /// If something in front of the loss has no derivative.
@@ -298,7 +298,7 @@ pub fn gradient_graph(
     Ok(ctx.graph)
 }
 
-/// What the routers of a part of a batch want, as `wanted` of each router. Inputs are those of [`gradient_graph`] that decisions
+/// What the routers of a part of a batch want, of each router that has a capacity as [`port::Role::WantedMask`]. Inputs are those of [`gradient_graph`] that decisions
 /// depend on.
 ///
 /// # Errors

@@ -56,7 +56,7 @@ fn program(victim: &mut Victim) -> Option<&mut Pointwise> {
         | Body::Pending(_)
         | Body::Update(_)
         | Body::Loops(_)
-        | Body::Products(_) => None,
+        | Body::WeightGradient(_) => None,
     }
 }
 

@@ -75,7 +75,7 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
         Body::Pending(Pending { positions, sequences, .. }) => vec![positions, sequences],
         Body::Update(Update::StoreRows { rows, places, .. }) => vec![rows, places],
         Body::Update(Update::AddRows { x, .. }) => vec![x],
-        Body::Products(products) => vec![&mut products.x, &mut products.dy],
+        Body::WeightGradient(gradient) => vec![&mut gradient.x, &mut gradient.dy],
         Body::Loops(_) => Vec::new(),
         Body::Compact(compact) => match &mut compact.select {
             Select::AtLeast { scores, .. } => vec![scores],

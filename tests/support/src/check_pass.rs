@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use skipc_artifact::program::PAGE_ROWS;
 use skipc_ir::attr::Shape;
 use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Gf61, Number, Ring32, Routing, Weights};
-use skipc_ir::{Dim, Elem, Graph, Op, Role, SetSym, Type, random_score, stacked_name};
+use skipc_ir::{Dim, Domain, Elem, Graph, Op, Role, SetSym, Type, random_score, stacked_name};
 
 use crate::random::Rng;
 use crate::random_graph::VOCAB;
@@ -134,10 +134,10 @@ fn random_inputs<N: Number>(graph: &Graph, batch: &FlatBatch) -> BTreeMap<Role, 
 ///
 /// # Panics
 /// If it cannot be evaluated.
-pub fn outputs<N: Number>(graph: &Graph, batch: &FlatBatch, routing: &dyn Routing) -> interp::Results<N> {
+pub fn outputs<N: Domain>(graph: &Graph, batch: &FlatBatch, routing: &dyn Routing) -> interp::Results<N> {
     let weights = RandomWeights::of(graph);
     let env = Env { batch, tensors: random_inputs(graph, batch), weights: &weights, routing };
-    interp::run(graph, &env).unwrap_or_else(|error| panic!("{error}\n{graph}"))
+    skipc_ir::run(graph, &env).unwrap_or_else(|error| panic!("{error}\n{graph}"))
 }
 
 /// Runs a pass over a graph and compares all results on several steps. Returns the graph after it.
@@ -173,7 +173,7 @@ fn check_within(
     after
 }
 
-fn compare<N: Number>(
+fn compare<N: Domain>(
     before: &Graph,
     after: &Graph,
     batch: &FlatBatch,

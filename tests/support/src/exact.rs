@@ -50,7 +50,7 @@ pub fn is_exact(kernel: &Kernel, operands: &[Vec<u8>]) -> bool {
         | Body::Attention(_)
         | Body::CachedAttention(_)
         | Body::Loops(_)
-        | Body::Products(_)
+        | Body::WeightGradient(_)
         | Body::Update(Update::AddRows { .. }) => false,
     }
 }

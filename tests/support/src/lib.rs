@@ -1,5 +1,6 @@
 //! Test tools: golden cases, random graphs, tolerances.
 
+pub mod approx;
 pub mod check_pass;
 pub mod conformance;
 pub mod exact;

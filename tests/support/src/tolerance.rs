@@ -1,14 +1,14 @@
 //! How exact a result has to be, and the comparison that says so.
 //!
 //! A bound is never one number for a whole tensor. Each element is evaluated once in f64 beside a bound on what f32
-//! arithmetic may add to it ([`crate::reference::Approx`]): for a matmul γ_K · |A||B|, for `exp`, `tanh`, `rsqrt` two
+//! arithmetic may add to it ([`crate::approx::Approx`]): for a matmul γ_K · |A||B|, for `exp`, `tanh`, `rsqrt` two
 //! units in the last place, for any other operation one rounding, each carried through what follows. On top comes
 //! the store: one unit in the last place of an f32, half of one of a bf16, because a store rounds to nearest.
 
 use serde::{Deserialize, Serialize};
 use skipc_artifact::target::DType;
 
-use crate::reference::Approx;
+use crate::approx::Approx;
 
 /// How exact an output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,9 @@ use skipc_plan::kernel::{Along, Body, Grouped, Kernel, Rowwise};
 use super::code::{Code, Made};
 use super::frame::{Frame, Share};
 use super::level::Level;
-use super::{along, attention, cached, choose, compact, gemm, loops, pending, products, rowwise, update};
+use super::{
+    along, attention, cached, choose, compact, gemm, loops, pending, rowwise, update, weight_gradient,
+};
 
 /// Rows of a tile of matmuls: the highest register tile, so that all calls but the last have whole ones.
 const GEMM_TILE: u32 = 14;
@@ -39,9 +41,9 @@ pub(crate) fn launch(kernel: &Kernel, levels: &[Level]) -> Made<Launch> {
         Body::Rowwise(Rowwise::Choose { n, .. }) => (ROWWISE_TILE, choose::scratch_bytes(*n)),
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
         Body::Loops(_) => (loops::tile_rows(kernel), 0),
-        Body::Products(_) => {
-            let bytes = levels.iter().map(products::scratch_bytes).max();
-            (products::TILE_ROWS, bytes.unwrap_or(0))
+        Body::WeightGradient(_) => {
+            let bytes = levels.iter().map(weight_gradient::scratch_bytes).max();
+            (weight_gradient::TILE_ROWS, bytes.unwrap_or(0))
         }
         Body::Along(Along::Conv(_)) => (ROWWISE_TILE, 0),
         Body::Along(Along::Mean { .. })
@@ -66,7 +68,7 @@ fn across(kernel: &Kernel) -> Made<u32> {
         | Body::Pending(_)
         | Body::Update(_)
         | Body::Loops(_)
-        | Body::Products(_) => Ok(1),
+        | Body::WeightGradient(_) => Ok(1),
     }
 }
 
@@ -124,7 +126,7 @@ fn body(f: &Frame<'_, '_>) -> Made<()> {
             let (begin, end) = f.rows(loops::tile_rows(f.kernel))?;
             f.for_each(begin, end, 1, |row| loops::emit_row(f, of, row))
         }
-        Body::Products(of) => products::emit(f, of, f.rows(products::TILE_ROWS)?),
+        Body::WeightGradient(of) => weight_gradient::emit(f, of, f.rows(weight_gradient::TILE_ROWS)?),
     }
 }
 

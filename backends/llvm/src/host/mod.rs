@@ -46,10 +46,10 @@ mod math;
 mod matmul;
 mod pending;
 mod pointwise;
-mod products;
 mod ranked;
 mod rowwise;
 mod update;
+mod weight_gradient;
 
 use std::rc::Rc;
 

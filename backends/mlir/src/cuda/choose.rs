@@ -5,7 +5,8 @@ use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Choice, Kernel, NO_CHOICE, Partition, Ranking, Replay, Slot, View};
 
 use super::compact::{THREADS as BLOCK, require_column};
-use super::{Generated, place};
+use super::generated::Generated;
+use super::place;
 use crate::code::math::Precision;
 use crate::code::{Bool, Code, F32, Float, I32, Int, Steps};
 use crate::error::Error;

@@ -9,7 +9,8 @@
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Compact, Kernel, Select, View};
 
-use super::{Generated, place, ranked};
+use super::generated::Generated;
+use super::{place, ranked};
 use crate::code::{Bool, Code, I8, I32, Int, Long, Operand, Steps};
 use crate::error::Error;
 

@@ -4,9 +4,10 @@ use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Conv, Inputs, Kernel, View};
 
 use super::attention::ranges::count_below;
+use super::generated::Generated;
 use super::pages::Pages;
+use super::place;
 use super::rowwise::elementwise::{dense_columns, over_groups};
-use super::{Generated, place};
 use crate::code::{Arith, Code, Float, I8, I32, Int, Steps};
 use crate::error::Error;
 

@@ -5,8 +5,9 @@ use skipc_artifact::target::DType;
 
 use skipc_plan::kernel::{KeepChoices, Kernel, Limit, NO_CHOICE, Slot, View};
 
+use super::generated::Generated;
 use super::pages::Pages;
-use super::{Generated, place};
+use super::place;
 use crate::code::{Bool, Code, F32, Float, GPtr, I8, I32, Int, Steps};
 use crate::error::Error;
 

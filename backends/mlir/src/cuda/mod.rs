@@ -6,6 +6,7 @@ mod choose;
 mod compact;
 mod conv;
 mod gemm;
+mod generated;
 mod limit;
 mod pages;
 mod pending;
@@ -15,51 +16,18 @@ mod ranked;
 mod rowwise;
 mod update;
 
-use skipc_artifact::program::{Launch, RowTile};
+use skipc_artifact::program::Launch;
 use skipc_artifact::target::Target;
-use skipc_llvm::{Cubin, CudaTarget, Feature, Ptx, Ptxas};
+use skipc_llvm::{Cubin, CudaTarget, Ptx, Ptxas};
 use skipc_plan::buckets::{Bucketing, ByHeight};
 use skipc_plan::codegen::{self, Codegen, CodegenError, Image};
 use skipc_plan::kernel::{Access, Body, Kernel, Slot};
 
+use generated::Generated;
+
 use crate::code::Code;
 use crate::error::Error;
 use crate::session::Session;
-
-/// A kernel that was written, and how it is started.
-struct Generated {
-    code: Code,
-    /// Which tile for which number of rows; none for a single block.
-    tiles: Vec<RowTile>,
-    /// Threads of a block.
-    threads: u32,
-    /// Bytes of dynamic shared memory.
-    shared_bytes: u32,
-    /// Blocks that a multiprocessor should hold; bounds the registers.
-    min_blocks: u32,
-    /// What it needs of the target.
-    features: Vec<Feature>,
-    /// Which of several forms it has, with its tile, human-readable; empty if there is one only.
-    form: String,
-    /// Whether its blocks walk over the tiles.
-    persistent: bool,
-}
-
-impl Generated {
-    /// Code with one form, which needs neither dynamic shared memory nor a feature.
-    fn new(code: Code, tiles: Vec<RowTile>, threads: u32) -> Generated {
-        Generated {
-            code,
-            tiles,
-            threads,
-            shared_bytes: 0,
-            min_blocks: 1,
-            features: Vec::new(),
-            form: String::new(),
-            persistent: false,
-        }
-    }
-}
 
 /// PTX for kernels, and what it was made from.
 #[derive(Debug, Clone)]
@@ -227,7 +195,7 @@ fn generate(device: CudaTarget, kernel: &Kernel, bucketing: &dyn Bucketing) -> R
         Body::Compact(compact) => compact::generate(kernel, compact),
         Body::Pending(pending) => pending::generate(kernel, pending),
         Body::Update(state_update) => update::generate(kernel, state_update),
-        Body::Loops(_) | Body::Products(_) => {
+        Body::Loops(_) | Body::WeightGradient(_) => {
             let what = format!("training on a GPU: there is no code for `{}`", kernel.describe());
             Err(Error::Unsupported { what })
         }

@@ -5,8 +5,9 @@ use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, Pending, Rows, Slot, View};
 
 use super::compact::{THREADS, require_column};
+use super::generated::Generated;
 use super::pages::Pages;
-use super::{Generated, place, update};
+use super::{place, update};
 use crate::code::{Code, I8, I32, Int, Steps};
 use crate::error::Error;
 

@@ -6,7 +6,8 @@ use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, Update, View};
 
 use super::compact::THREADS;
-use super::{Generated, place, rowwise};
+use super::generated::Generated;
+use super::{place, rowwise};
 use crate::code::{Code, F32, Int, Steps};
 use crate::error::Error;
 

@@ -42,6 +42,8 @@ pub enum Mode {
 pub struct StepInput {
     /// Token ids, all sequences one after the other.
     pub tokens: Vec<u32>,
+    /// Numbers in place of token ids, row by row, of functions that take them.
+    pub rows: Vec<f64>,
     /// Position of each token in its sequence.
     pub positions: Vec<u32>,
     /// Index of each token's sequence, ascending.
@@ -50,16 +52,18 @@ pub struct StepInput {
     pub cached: Option<Cached>,
     /// Decisions to replay: for each router one decision a token. Entries of constant ones are not read.
     pub forced: Option<Vec<Vec<bool>>>,
+    /// What routers with a capacity wanted, to be replayed beside that; of those that are not here, nothing.
+    pub forced_wanted: BTreeMap<u32, Vec<bool>>,
     /// Inputs of a name of their own.
     pub tensors: BTreeMap<String, Tensor>,
 }
 
-/// The elements of an input, row by row: as many rows as there are tokens, or as its type says.
+/// The elements of an input or a result, row by row: as many rows as there are tokens, as its type says, or as its set has.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Tensor {
+pub enum Tensor<N = f64> {
     /// Numbers, which its type may round.
-    Reals(Vec<f64>),
-    /// Integers.
+    Reals(Vec<N>),
+    /// Integers; of a set its rows, ascending.
     Ints(Vec<u32>),
     /// One bit a row.
     Mask(Vec<bool>),
@@ -102,6 +106,8 @@ pub struct Outcome<N = f32> {
     pub gates: Vec<GateOutcome>,
     /// One for each layer of experts, in the order in which they run.
     pub choices: Vec<ChoiceOutcome>,
+    /// Results of a name of their own.
+    pub results: BTreeMap<String, Tensor<N>>,
 }
 
 /// The choices of a layer of experts.
@@ -342,6 +348,10 @@ fn check_batch(function: &Function, batch: &StepInput) -> Result<u32, Fault> {
     Ok(n_tokens as u32)
 }
 
+fn given_tensor<'a>(batch: &'a StepInput, name: &str) -> Result<&'a Tensor, Fault> {
+    batch.tensors.get(name).ok_or_else(|| Fault::Batch(format!("unknown input `{name}`")))
+}
+
 /// A state of a function that runs.
 struct Kept<'a> {
     name: &'a str,
@@ -397,7 +407,7 @@ impl<'a, N: Element> Machine<'a, N> {
     fn states(&self) -> Result<Vec<Kept<'a>>, Fault> {
         let mut states = Vec::new();
         for port in &self.function.interface.ports {
-            let Role::State { name } = &port.role else { continue };
+            let Some(name) = port.role.state_name() else { continue };
             let idx = self.port(&port.role)?;
             let (buffer, Allocation::Arena(range, owner)) = self.buffer(idx)? else { continue };
             states.push(Kept { name, dtype: buffer.dtype, range: range.clone(), owner: *owner });
@@ -472,10 +482,25 @@ impl<'a, N: Element> Machine<'a, N> {
             self.write_reals(idx, &margins)?;
         }
         for (role, idx) in self.interface().buffers(Direction::In) {
-            let Role::Input { name } = role else { continue };
-            let given = batch.tensors.get(name);
-            let given = given.ok_or_else(|| Fault::Batch(format!("unknown input `{name}`")))?;
-            self.write_tensor(idx, given, n_tokens)?;
+            match role {
+                Role::Input { name } => {
+                    let given = given_tensor(batch, name)?;
+                    match self.interface().given_set(role) {
+                        Some(count) => self.write_set((idx, count), (name, given), n_tokens)?,
+                        None => {
+                            let n_rows = self.rows_given(role, batch)?.unwrap_or(n_tokens);
+                            self.write_tensor(idx, given, n_rows)?;
+                        }
+                    }
+                }
+                Role::Rows => self.write_tensor(idx, &Tensor::Reals(batch.rows.clone()), n_tokens)?,
+                Role::ForcedWanted { router } => {
+                    let nothing = || vec![false; n_tokens as usize];
+                    let wanted = batch.forced_wanted.get(router).cloned().unwrap_or_else(nothing);
+                    self.write_tensor(idx, &Tensor::Mask(wanted), n_tokens)?;
+                }
+                _ => {}
+            }
         }
         for (router, decisions) in self.interface().routers().iter().zip(batch.forced.iter().flatten()) {
             if let RouterPorts::Routed { forced, .. } = router {
@@ -484,6 +509,74 @@ impl<'a, N: Element> Machine<'a, N> {
             }
         }
         Ok(())
+    }
+
+    /// The rows of an input that has those of a set which the caller gives.
+    fn rows_given(&self, role: &Role, batch: &StepInput) -> Result<Option<u32>, Fault> {
+        let interface = self.interface();
+        let Some(count) = interface.count(role) else { return Ok(None) };
+        let is_its = |role: &&Role| interface.given_set(role) == Some(count);
+        match interface.ports.iter().map(|port| &port.role).find(is_its) {
+            Some(Role::Input { name }) => match given_tensor(batch, name)? {
+                Tensor::Ints(rows) => Ok(Some(rows.len() as u32)),
+                Tensor::Reals(_) | Tensor::Mask(_) => Err(Fault::Batch(format!("`input {name}` is a set"))),
+            },
+            _ => Err(Fault::Layout(format!("`{role}` has the rows of no input"))),
+        }
+    }
+
+    /// Writes the list of a set, its count, and its mask where there is one.
+    fn write_set(
+        &mut self,
+        (list, count): (u32, u32),
+        (name, given): (&str, &Tensor),
+        n_tokens: u32,
+    ) -> Result<(), Fault> {
+        let Tensor::Ints(rows) = given else {
+            return Err(Fault::Batch(format!("`input {name}` is a set: its rows are integers")));
+        };
+        let ascends = rows.windows(2).all(|pair| pair[0] < pair[1]);
+        if !ascends || rows.last().is_some_and(|last| *last >= n_tokens) {
+            let what =
+                format!("`input {name}` is a set: its rows ascend and are below the {n_tokens} tokens");
+            return Err(Fault::Batch(what));
+        }
+        self.write_u32(list, rows)?;
+        self.write_u32(count, &[rows.len() as u32])?;
+        if let Some(mask) = self.interface().buffer(&Role::SetMask { name: name.to_owned() }) {
+            let mut bits = vec![0; n_tokens as usize];
+            rows.iter().for_each(|row| bits[*row as usize] = 1);
+            self.write(mask, DType::U8, &bits)?;
+        }
+        Ok(())
+    }
+
+    /// The results of a name of their own, each with the rows that mean something.
+    fn results(&self, n_tokens: u32) -> Result<BTreeMap<String, Tensor<N>>, Fault> {
+        let mut results = BTreeMap::new();
+        for (role, idx) in self.interface().buffers(Direction::Out) {
+            let Role::Result { name } = role else { continue };
+            let (buffer, _) = self.buffer(idx)?;
+            let n_rows = match (self.interface().count(role), buffer.rows) {
+                (Some(count), _) => self.read_count(count)?,
+                (None, RowBound::Fixed(rows)) => rows,
+                (None, RowBound::Tokens | RowBound::Cached) => n_tokens,
+            };
+            let place = self.written(idx, buffer.dtype, n_rows)?;
+            let n_elements = n_rows as usize * buffer.cols as usize;
+            let tensor = match buffer.dtype {
+                DType::F32 | DType::Bf16 | DType::I8 => {
+                    Tensor::Reals(self.memory.reals(place.start, buffer.dtype, n_elements).collect())
+                }
+                DType::U32 => {
+                    let words = self.memory.arena[place].as_chunks().0;
+                    Tensor::Ints(words.iter().map(|word| u32::from_le_bytes(*word)).collect())
+                }
+                DType::U8 => Tensor::Mask(self.memory.arena[place].iter().map(|bit| *bit != 0).collect()),
+            };
+            results.insert(name.clone(), tensor);
+        }
+        Ok(results)
     }
 
     fn step(&mut self, kernel: &Kernel, step: &Step, tiling: Tiling) -> Result<(), Fault> {
@@ -515,7 +608,8 @@ impl<'a, N: Element> Machine<'a, N> {
     }
 
     fn outcome(&self, n_tokens: u32, n_logits: u32) -> Result<Outcome<N>, Fault> {
-        let mut outcome = Outcome { logits: Vec::new(), gates: Vec::new(), choices: Vec::new() };
+        let results = self.results(n_tokens)?;
+        let mut outcome = Outcome { logits: Vec::new(), gates: Vec::new(), choices: Vec::new(), results };
         if let Some(idx) = self.interface().buffer(&Role::Logits) {
             let begin = self.written(idx, DType::F32, n_logits)?;
             let n_logits = begin.len() / DType::F32.size() as usize;
@@ -578,12 +672,12 @@ impl<'a, N: Element> Machine<'a, N> {
         Ok(())
     }
 
-    /// Writes all rows of a named input.
-    fn write_tensor(&mut self, idx: u32, given: &Tensor, n_tokens: u32) -> Result<(), Fault> {
+    /// Writes an input of so many rows, or of as many as its buffer has.
+    fn write_tensor(&mut self, idx: u32, given: &Tensor, n_rows: u32) -> Result<(), Fault> {
         let (buffer, _) = self.buffer(idx)?;
         let n_rows = match buffer.rows {
             RowBound::Fixed(rows) => rows,
-            RowBound::Tokens | RowBound::Cached => n_tokens,
+            RowBound::Tokens | RowBound::Cached => n_rows,
         };
         let (n_elements, name) = (n_rows as usize * buffer.cols as usize, &buffer.name);
         let unfit = |len: usize| Fault::Batch(format!("`{name}` has {len} elements, not {n_elements}"));

@@ -8,7 +8,7 @@ use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
 use crate::kernel::{Rows, View};
-use crate::loops::{Expr, Function, Index, Local, Loops, Operator, Place, Products, Reduction, Stmt};
+use crate::loops::{Expr, Function, Index, Local, Loops, Operator, Place, Reduction, Stmt, WeightGradient};
 
 /// What a variable holds.
 #[derive(Clone, Copy)]
@@ -197,12 +197,12 @@ impl<N: Element> Machine<'_, '_, '_, '_, N> {
 }
 
 /// Sums over all rows at once, rounded at the end.
-pub(super) fn products<N: Element>(
+pub(super) fn weight_gradient<N: Element>(
     frame: &mut Frame<'_, '_, '_, N>,
-    products: &Products,
+    gradient: &WeightGradient,
     tiles: &[Range<u32>],
 ) -> Result<(), Fault> {
-    let Products { rows, x, cols, dy, out, adds } = *products;
+    let WeightGradient { rows, x, cols, dy, out, adds } = *gradient;
     let n_rows = frame.extent(rows)?;
     for output in tiles.iter().cloned().flatten() {
         let mut sums = vec![N::Wide::ZERO; cols as usize];

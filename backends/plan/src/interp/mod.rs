@@ -136,7 +136,7 @@ fn run<N: Element>(
         Body::Pending(pending) => pending::run(&mut frame, pending, n_rows),
         Body::Update(update) => update::run(&mut frame, update, n_rows),
         Body::Loops(of) => loops::run(&mut frame, of, &tiles),
-        Body::Products(of) => loops::products(&mut frame, of, &tiles),
+        Body::WeightGradient(of) => loops::weight_gradient(&mut frame, of, &tiles),
     }
 }
 

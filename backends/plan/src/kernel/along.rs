@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use skipc_artifact::program::Extent;
 
-use super::{Slot, View};
+use super::operand::{Slot, View};
 
 /// Work along sequences, in which a row of the result depends on several rows of its sequence. Rows are ordered by (sequence,
 /// position).

@@ -14,7 +14,7 @@ mod training;
 use std::collections::BTreeMap;
 
 use indexmap::IndexSet;
-use skipc_artifact::interface::{Binding, Interface, ROWS, Role, RouterPorts, Shape, Sizes};
+use skipc_artifact::interface::{Binding, Interface, Role, RouterPorts, Shape, Sizes};
 use skipc_artifact::program::{ArenaPlace, Arg, Buffer, PAGE_ROWS, RowBound, State, Step, Storage};
 use skipc_artifact::target::DType;
 use skipc_ir::text::Numbering;
@@ -78,17 +78,22 @@ fn check_options(graph: &Graph, options: &Options) -> Result<(), PlanError> {
     }
 }
 
-/// The interface of a function says how many rows an input has by the tokens or by a number: it has no count for sets that
-/// the caller chooses.
+/// An input has a row for each token, so many as its type says, or the rows of a set that the caller gives, too: nobody
+/// knows before the step how many rows others have.
 fn check_inputs(graph: &Graph, numbering: &Numbering) -> Result<(), PlanError> {
-    let is_of_set = |value: &Value| {
+    let inputs = graph.signature().inputs;
+    let is_given = |sym: SetSym| {
+        let is_set = |port: &Port| matches!(port.ty, Type::Set { sym: other, .. } if other == sym);
+        inputs.iter().any(|port| matches!(port.role, Role::Input { .. }) && is_set(port))
+    };
+    let is_of_decided = |value: &Value| {
         let Op::Input { port: Port { role: Role::Input { .. }, ty } } = graph.op(*value) else {
             return false;
         };
-        !matches!(ty.as_tensor(), Some((_, [Dim::Tokens | Dim::Fixed(_), ..])))
+        matches!(ty.as_tensor(), Some((_, [Dim::Count(sym), ..])) if !is_given(*sym))
     };
-    let what = "take a set, or the rows of a set, as an input";
-    match graph.order().into_iter().find(is_of_set) {
+    let what = "take the rows of a set as an input that is none itself";
+    match graph.order().into_iter().find(is_of_decided) {
         Some(value) => Err(PlanError::Unsupported { what, place: numbering.place(graph, value) }),
         None => Ok(()),
     }
@@ -141,8 +146,7 @@ impl<'a> Ctx<'a> {
         };
         let roles =
             [Role::TokenCount, Role::Tokens, Role::Positions, Role::Sequences, Role::UseForced, Role::Logits];
-        let rows = Role::Input { name: ROWS.to_owned() };
-        let takes_rows = graph.signature().inputs.iter().any(|port| port.role == rows);
+        let takes_rows = graph.signature().inputs.iter().any(|port| port.role == Role::Rows);
         // A function over states alone takes no tokens.
         let has_logits = graph.result(&Role::Logits).is_some();
         let has = |role: &Role| match role {
@@ -178,8 +182,18 @@ impl<'a> Ctx<'a> {
         if self.graph.signature().inputs.iter().any(is_replayed) {
             self.role(Role::UseForcedChoices);
         }
-        for Port { role, ty } in self.graph.signature().inputs {
+        let is_set = |port: &Port| matches!(port.ty, Type::Set { .. });
+        let (sets, others): (Vec<Port>, Vec<Port>) =
+            self.graph.signature().inputs.into_iter().partition(is_set);
+        for Port { role, ty } in sets.into_iter().chain(others) {
             match (&role, ty.as_tensor(), &ty) {
+                (Role::Input { name }, _, Type::Set { sym, .. }) => self.given_set(name, *sym),
+                (Role::Input { .. }, Some((elem, [Dim::Count(sym), ..])), _) => {
+                    let idx = self.buffer(role.to_string(), self.dtype(elem), RowBound::Tokens, ty.cols());
+                    if let Some(set) = self.sets.get(sym) {
+                        self.interface.bind_rows(role, idx, set.count);
+                    }
+                }
                 (Role::LogitRows, _, Type::Set { sym, .. }) => {
                     self.role(Role::LogitCount);
                     self.role(Role::LogitRows);
@@ -189,7 +203,7 @@ impl<'a> Ctx<'a> {
                     }
                 }
                 (
-                    Role::Input { .. } | Role::Pending | Role::ForcedChoices { .. },
+                    Role::Input { .. } | Role::Rows | Role::Pending | Role::ForcedChoices { .. },
                     Some((elem, [rows @ (Dim::Tokens | Dim::Fixed(_)), ..])),
                     _,
                 ) => {
@@ -254,9 +268,13 @@ impl<'a> Ctx<'a> {
         let mut limited = Vec::new();
         for (role, value) in graph.results() {
             let router = match *role {
-                Role::Logits | Role::State { .. } => continue,
+                Role::Logits | Role::State { .. } | Role::PromptState { .. } => continue,
                 Role::Result { .. } | Role::Choices { .. } => {
                     self.shown(role, value)?;
+                    continue;
+                }
+                Role::WantedMask { router } => {
+                    self.wanted_mask(router, value)?;
                     continue;
                 }
                 Role::Decision { router } => router,
@@ -294,21 +312,38 @@ impl<'a> Ctx<'a> {
         Ok(())
     }
 
+    /// What a router wanted, which is replayed beside what it executed.
+    fn wanted_mask(&mut self, router: u32, value: Value) -> Result<(), PlanError> {
+        let operands = self.graph.operands(value);
+        let (Op::Executed {}, [set]) = (self.graph.op(value), operands.as_slice()) else {
+            return Err(self.unsupported("give this to the host", value));
+        };
+        let Decided { mask, forced } = self.decided(*set)?;
+        self.interface.bind(Role::WantedMask { router }, Binding::Buffer(mask));
+        self.interface.bind(Role::ForcedWanted { router }, Binding::Buffer(forced));
+        Ok(())
+    }
+
     /// A result of a name: numbers where they are made, or the mask of a set.
     fn shown(&mut self, role: &Role, value: Value) -> Result<(), PlanError> {
         let idx = match (self.graph.op(value), self.graph.operands(value).as_slice()) {
-            (Op::Executed {}, [set]) => {
-                let Decided { mask, forced } = self.decided(*set)?;
-                // What a router wanted is replayed beside what it executed.
-                if let Role::Result { name } = role {
-                    let forced_role = Role::Input { name: format!("forced {name}") };
-                    self.interface.bind(forced_role, Binding::Buffer(forced));
-                }
-                mask
-            }
+            (Op::Executed {}, [set]) => self.mask(*set)?,
             _ => self.buffer_of(value)?,
         };
-        self.interface.bind(role.clone(), Binding::Buffer(idx));
+        match self.graph.ty(value).rows() {
+            Dim::Count(sym) => {
+                let is_of_cache = |value: &Value| matches!(*self.graph.ty(*value), Type::Set { sym: other, of: Dim::Cached } if other == sym);
+                if self.graph.order().iter().any(is_of_cache) {
+                    return Err(self.unsupported("give rows that waited in a cache to the host", value));
+                }
+                let set = self.sets.get(&sym).copied();
+                let set = set.ok_or_else(|| self.internal("the set is used before it is made", value))?;
+                self.interface.bind_rows(role.clone(), idx, set.count);
+            }
+            Dim::Tokens | Dim::Fixed(_) | Dim::Cached => {
+                self.interface.bind(role.clone(), Binding::Buffer(idx));
+            }
+        }
         Ok(())
     }
 

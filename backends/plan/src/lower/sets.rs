@@ -1,9 +1,9 @@
 //! Token sets: routes to compactions.
 
-use skipc_artifact::interface::Role;
+use skipc_artifact::interface::{Binding, Role};
 use skipc_artifact::program::RowBound;
 use skipc_artifact::target::DType;
-use skipc_ir::{Dim, Op, Rounding, Type, Value};
+use skipc_ir::{Dim, Op, Port, Rounding, SetSym, Type, Value};
 
 use super::Ctx;
 use super::bind::Bind;
@@ -44,8 +44,26 @@ impl Ctx<'_> {
         known.ok_or_else(|| self.internal("the set is used before it is made", set))
     }
 
-    /// The mask of a set that a route has made.
-    pub(super) fn mask(&self, set: Value) -> Result<u32, PlanError> {
+    /// Gives a set that the caller gives its list and the count of it.
+    pub(super) fn given_set(&mut self, name: &str, sym: SetSym) {
+        let role = Role::Input { name: name.to_owned() };
+        let of_count = Role::SetCount { name: name.to_owned() };
+        let rows = self.buffer(role.to_string(), DType::U32, RowBound::Tokens, 1);
+        let count = self.buffer(of_count.to_string(), DType::U32, RowBound::Fixed(1), 1);
+        self.interface.bind_rows(role, rows, count);
+        self.interface.bind(of_count, Binding::Buffer(count));
+        self.sets.insert(sym, SetBuffers { rows, count, ends: None, decided: None });
+    }
+
+    /// The mask of a set: that which a route has made, or that of the list that the caller gives.
+    pub(super) fn mask(&mut self, set: Value) -> Result<u32, PlanError> {
+        if let Op::Input { port: Port { role: Role::Input { name }, .. } } = self.graph.op(set) {
+            let role = Role::SetMask { name: name.clone() };
+            if self.interface.buffer(&role).is_none() {
+                self.role(role.clone());
+            }
+            return self.port(&role);
+        }
         Ok(self.decided(set)?.mask)
     }
 
@@ -78,7 +96,7 @@ impl Ctx<'_> {
                 && self
                     .graph
                     .roles(*user)
-                    .any(|role| matches!(role, Role::Decision { .. } | Role::Result { .. }))
+                    .any(|role| matches!(role, Role::Decision { .. } | Role::WantedMask { .. }))
         };
         let has_gate = self.graph.users(value).iter().any(is_gate);
         let decided = Decided {

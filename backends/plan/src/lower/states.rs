@@ -1,6 +1,6 @@
 //! States: each is one buffer outside of the arena, for all values of it; what updates one is a kernel over that buffer.
 
-use skipc_artifact::interface::{Binding, Role};
+use skipc_artifact::interface::Binding;
 use skipc_artifact::program::{ArenaPlace, Buffer, RowBound, State, Storage};
 use skipc_ir::{Dim, Op, Port, Type, Value};
 
@@ -15,7 +15,7 @@ impl Ctx<'_> {
     /// Gives the states of the graph their buffers.
     pub(super) fn states(&mut self) {
         for Port { role, ty } in self.graph.signature().states {
-            let (Role::State { name }, Some((elem, _))) = (&role, ty.as_state()) else { continue };
+            let (Some(name), Some((elem, _))) = (role.state_name(), ty.as_state()) else { continue };
             let rows = match ty.rows() {
                 Dim::Fixed(rows) => RowBound::Fixed(rows),
                 Dim::Cached => RowBound::Cached,
@@ -23,7 +23,13 @@ impl Ctx<'_> {
             };
             let (dtype, cols) = (self.dtype(elem), ty.cols());
             let storage = Storage::State(self.states.len() as u32);
-            self.states.push(State { name: name.clone(), dtype, rows, cols, place: ArenaPlace::default() });
+            self.states.push(State {
+                name: name.to_owned(),
+                dtype,
+                rows,
+                cols,
+                place: ArenaPlace::default(),
+            });
             self.buffers.push(Buffer { name: role.to_string(), dtype, rows, cols, storage, live: None });
             self.interface.bind(role, Binding::Buffer((self.buffers.len() - 1) as u32));
         }

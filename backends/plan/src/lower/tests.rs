@@ -63,7 +63,7 @@ fn rows_of_rows_of_a_set() {
     crate::verify(&plan).unwrap_or_else(|errors| panic!("{}\n{plan}", errors[0]));
     let batch = interp::FlatBatch::from_sequences([&[0, 1, 2, 3, 4, 3, 2, 1, 0, 4, 1, 3][..]]);
     let env = Env { batch: &batch, tensors: Default::default(), weights: &Table, routing: &Free };
-    let wanted = interp::run::<f64>(&graph, &env).expect("a value");
+    let wanted = skipc_ir::run::<f64>(&graph, &env).expect("a value");
     let Some((_, Datum::Real { data: wanted, .. })) = wanted.first() else { panic!("no logits") };
     let table =
         Table.weight("").into_iter().flatten().flat_map(|value| (value as f32).to_le_bytes()).collect();

@@ -93,7 +93,7 @@ pub(super) fn check(kernel: &Kernel) -> Check<'_> {
         Body::Pending(pending) => check.pending(pending),
         Body::Update(update) => check.update(update),
         Body::Loops(loops) => check.loops(loops),
-        Body::Products(products) => check.products(products),
+        Body::WeightGradient(gradient) => check.weight_gradient(gradient),
     }
     check.access();
     check

@@ -7,7 +7,7 @@ use skipc_artifact::program::Extent;
 use super::kernel::{Check, Kind, Touched};
 use crate::error::Fault;
 use crate::kernel::{Rows, Slot, View};
-use crate::loops::{Expr, Index, Loops, Operand, Over, Place, Products, Stmt, Usage};
+use crate::loops::{Expr, Index, Loops, Operand, Over, Place, Stmt, Usage, WeightGradient};
 
 impl Check<'_> {
     pub(super) fn loops(&mut self, loops: &Loops) {
@@ -41,8 +41,8 @@ impl Check<'_> {
         }
     }
 
-    pub(super) fn products(&mut self, products: &Products) {
-        let Products { rows, x, cols, dy, out, adds } = *products;
+    pub(super) fn weight_gradient(&mut self, gradient: &WeightGradient) {
+        let WeightGradient { rows, x, cols, dy, out, adds } = *gradient;
         self.size("columns", cols, cols > 0);
         let outputs = match self.kernel.extent {
             Extent::Fixed(outputs) => outputs,

@@ -35,12 +35,15 @@ pub(super) fn steps(plan: &Plan, errors: &mut Errors) {
     // Those of a port: of logits that are not wanted of all tokens, and the list of those tokens, fewer.
     let few = [Role::Logits, Role::LogitRows].map(|role| interface.buffer(&role));
     let logit_count = interface.buffer(&Role::LogitCount).map(Held::Counted);
-    let port_rows = |idx: u32| logit_count.filter(|_| few.contains(&Some(idx))).or_else(|| all_rows(idx));
+    let port_rows = |role: &Role, idx: u32| match interface.count(role) {
+        Some(count) => Some(Held::Counted(count)),
+        None => logit_count.filter(|_| few.contains(&Some(idx))).or_else(|| all_rows(idx)),
+    };
     let before = interface.buffers(Direction::In).chain(interface.buffers(Direction::Kept));
     let mut state = State {
         plan,
         touches: plan.kernels.iter().map(|(_, kernel)| check(kernel).touches).collect(),
-        held: before.filter_map(|(_, idx)| Some((idx, port_rows(idx)?))).collect(),
+        held: before.filter_map(|(role, idx)| Some((idx, port_rows(role, idx)?))).collect(),
         from_host: interface.buffers(Direction::In).map(|(_, idx)| idx).collect(),
         sets: BTreeMap::new(),
         lists: BTreeMap::new(),
@@ -52,6 +55,13 @@ pub(super) fn steps(plan: &Plan, errors: &mut Errors) {
     if let (Some(list), Some(count), Some(tokens)) = (few[1], logit_count, tokens) {
         state.sets.insert(list, (count, tokens));
     }
+    for (role, list) in interface.buffers(Direction::In) {
+        if let (Some(count), Some(tokens), Role::Input { name }) = (interface.given_set(role), tokens, role) {
+            state.sets.insert(list, (Held::Counted(count), tokens));
+            let mask = interface.buffer(&Role::SetMask { name: name.clone() });
+            state.lists.extend(mask.map(|mask| (mask, list)));
+        }
+    }
     for (idx, step) in plan.function.steps.iter().enumerate() {
         let symbol = plan.kernels.get(step.kernel as usize).map_or("", |(symbol, _)| symbol).to_owned();
         state.step(step);
@@ -62,9 +72,8 @@ pub(super) fn steps(plan: &Plan, errors: &mut Errors) {
     for (role, idx) in interface.buffers(Direction::Out).chain(interface.buffers(Direction::Kept)) {
         let held = state.held.get(&idx).copied();
         let is_written = match role {
-            // Also over the rows of a set.
-            Role::Result { .. } => held.is_some(),
-            _ => held.is_some() && held == port_rows(idx),
+            Role::Result { .. } if interface.count(role).is_none() => held.is_some(),
+            _ => held.is_some() && held == port_rows(role, idx),
         };
         if !is_written {
             let buffer = state.buffer_name(idx);

@@ -127,7 +127,7 @@ fn run(legal: &Legal, plan: &Plan, lengths: &[usize], every: Option<usize>, tili
     let forced = Every { graph: legal.graph(), n, every: every.unwrap_or(0) };
     let routing: &dyn Routing = if every.is_some() { &forced } else { &Free };
     let env = Env { batch: &batch, tensors: BTreeMap::new(), weights: &GraphWeights(legal.graph()), routing };
-    let wanted = interp::run::<f64>(legal.graph(), &env).expect("the graph has a value");
+    let wanted = skipc_ir::run::<f64>(legal.graph(), &env).expect("the graph has a value");
     let numbers = |values: &[i64]| values.iter().map(|value| *value as u32).collect();
     let planned = StepInput {
         tokens: numbers(&batch.tokens),
@@ -166,7 +166,7 @@ fn compare_exactly<N: Element>(
 ) {
     let weights = &GraphWeights(legal.graph());
     let env = Env { batch, tensors: BTreeMap::new(), weights, routing };
-    let wanted = interp::run::<N>(legal.graph(), &env).expect("a value");
+    let wanted = skipc_ir::run::<N>(legal.graph(), &env).expect("a value");
     let constants = Constants::<N>::of(plan, weights).expect("all weights are there");
     let got = run_plan_in(plan, &constants, &mut States::default(), planned, places)
         .unwrap_or_else(|fault| panic!("{fault}\n{plan}"));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skipc_ir::interp::{self, Datum, Env, Free, Gf61, Ring32};
+use skipc_ir::interp::{Datum, Env, Free, Gf61, Ring32};
 use skipc_ir::{Legal, Role, legalize, text};
 use skipc_plan::interp::{Constants, Element, Mode, States, StepInput, Tiling, run_plan_in};
 use skipc_plan::{Options, verify};
@@ -29,7 +29,7 @@ fn keeps<N: Element>(body: &str, mode: Mode, tiling: Tiling) {
         let mut tensors = std::mem::take(&mut graph_states);
         tensors.extend(step.tensors());
         let env = Env { batch: &step.batch, tensors, weights: &weights, routing: &Free };
-        let wanted = interp::run::<N>(legal.graph(), &env).expect("the graph has a value");
+        let wanted = skipc_ir::run::<N>(legal.graph(), &env).expect("the graph has a value");
         let numbers = |values: &[i64]| values.iter().map(|value| *value as u32).collect();
         let step = StepInput {
             tokens: numbers(&step.batch.tokens),

@@ -23,7 +23,7 @@ use crate::inputs::{Room, Sequences, read_text};
 use crate::model::Model;
 use crate::module::Module;
 use crate::npy;
-use crate::session::Options;
+use crate::options::Options;
 use crate::threads::Threads;
 use crate::words::counted;
 

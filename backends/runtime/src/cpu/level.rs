@@ -38,7 +38,7 @@ impl fmt::Display for Choice {
     }
 }
 
-/// How a level is chosen, as [`crate::session::Options::max_level`] says.
+/// How a level is chosen, as [`crate::options::Options::max_level`] says.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted(pub(super) Option<HostLevel>);
 

@@ -1,6 +1,6 @@
 //! What a GPU or its driver can answer.
 
-use crate::error::Kind;
+use crate::kind::Kind;
 
 /// Why something could not be done on a GPU.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use skipc_artifact::interface::{Direction, Role, RouterPorts};
 use skipc_artifact::pending;
-use skipc_artifact::program::{Function, PAGE_ROWS, PROMPT_STATES, STEP};
+use skipc_artifact::program::{Function, PAGE_ROWS, STEP};
 
 use super::bookkeeping::{Bookkeeping, Right};
 use super::decoder::{Chunk, Decoder, Limits, NO_DRAFTS, PageUse, Rows, Slot, StepOutputs};
@@ -452,7 +452,7 @@ impl<B: Bookkeeping> Decoder for Cached<B> {
 
     fn takes_whole_prompts(&self) -> bool {
         let mut kept = self.function().interface.buffers(Direction::Kept);
-        kept.any(|(role, _)| matches!(role, Role::State { name } if name.starts_with(PROMPT_STATES)))
+        kept.any(|(role, _)| matches!(role, Role::PromptState { .. }))
     }
 
     fn report_choices(&mut self) {

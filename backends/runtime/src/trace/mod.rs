@@ -15,6 +15,7 @@
 //! decisions of the same source, same bytes.
 
 mod file;
+pub(crate) mod format;
 mod generate;
 
 use serde::{Deserialize, Serialize};
@@ -28,10 +29,8 @@ use crate::choices::Choices;
 use crate::error::Error;
 
 pub(crate) use file::FILE_LIMIT;
+pub use format::FORMAT;
 pub use generate::{Decider, Recipe, deciders};
-
-/// The version of the format that is written, and the only one that is read.
-pub const FORMAT: u32 = 1;
 
 /// How file names of traces end.
 pub const EXTENSION: &str = "trace";

@@ -1,7 +1,7 @@
 //! The backward pass of attention: for each query and head the sums of its softmax, then with `p = softmax(s)` again and
 //! `g_j = ⟨dy, v_j⟩` the gradient `p_j (g_j − Σ p g)` of its scores.
 
-use super::super::{Args, TypeError};
+use super::super::args::{Args, TypeError};
 use crate::interp::functions::{Heads, dot};
 use crate::interp::{Datum, EvalError, Number};
 use crate::scoring::Scoring;

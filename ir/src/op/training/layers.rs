@@ -1,6 +1,6 @@
 //! Backward passes of the ops that layers are made of.
 
-use super::super::{Args, TypeError};
+use super::super::args::{Args, TypeError};
 use crate::attr::F64;
 use crate::elementwise::Unary;
 use crate::interp::functions::{self, dot};

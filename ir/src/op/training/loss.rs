@@ -1,6 +1,6 @@
 //! Losses, and what stands for decisions in the backward pass.
 
-use super::super::{Args, TypeError};
+use super::super::args::{Args, TypeError};
 use super::{number, scalar, the_number};
 use crate::attr::F64;
 use crate::interp::{Datum, EvalError, Number};

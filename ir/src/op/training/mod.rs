@@ -7,7 +7,7 @@ mod update;
 
 use attention::Of;
 
-use super::{Args, TypeError};
+use super::args::{Args, TypeError};
 use crate::interp::{Datum, EvalError, Number};
 use crate::rope::Frequencies;
 use crate::scoring::Scoring;

@@ -1,7 +1,7 @@
 //! States of training: parameters, their gradients and the moments of optimisers. Each is a matrix of f32; that of a vector
 //! has one row.
 
-use super::super::{Args, TypeError};
+use super::super::args::{Args, TypeError};
 use super::loss::is_scalar;
 use super::number;
 use crate::attr::F64;

@@ -3,8 +3,8 @@
 use egg::Id;
 use skipc_ir::{Op, Trait};
 
+use super::view::View;
 use super::{Rule, Term, op, rules};
-use crate::rewrite::saturate::View;
 
 rules! {
     "columns.rs":

@@ -15,11 +15,12 @@ mod columns;
 mod linear;
 mod norms;
 mod rows;
+mod view;
 
 use egg::Id;
 use skipc_ir::Op;
 
-use super::saturate::View;
+pub(crate) use view::View;
 
 /// A right side: ops over classes that there are.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,7 +95,7 @@ macro_rules! rules {
                 condition: $condition,
                 place: (
                     concat!("passes/src/rewrite/rules/", $file),
-                    super::line_of(
+                    $crate::rewrite::rules::line_of(
                         include_str!($file),
                         concat!("\n    ", stringify!($name), ":"),
                     ),

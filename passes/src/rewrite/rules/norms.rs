@@ -6,9 +6,9 @@
 use egg::Id;
 use skipc_ir::Op;
 
+use super::view::View;
 use super::{Rule, Term, op, rules};
 use crate::rewrite::cost::is_matmul;
-use crate::rewrite::saturate::View;
 
 rules! {
     "norms.rs":

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use skipc_ir::interp::{self, Datum, Env, FlatBatch, Number, Routing, Weights};
-use skipc_ir::{Binary, Graph, Op, SetSym};
+use skipc_ir::interp::{Datum, Env, FlatBatch, Number, Routing, Weights};
+use skipc_ir::{Binary, Domain, Graph, Op, SetSym};
 
 use super::instances::{body_of, pairs, with_sizes};
 use super::{graph, whole};
@@ -68,11 +68,11 @@ impl Routing for EveryOther {
 }
 
 /// The rows of each root.
-fn values<N: Number>(graph: &Graph, rows: [Row; 2]) -> Vec<Vec<Vec<f64>>> {
+fn values<N: Domain>(graph: &Graph, rows: [Row; 2]) -> Vec<Vec<Vec<f64>>> {
     let batch = FlatBatch::from_sequences([&[0, 1, 1][..], &[1, 0][..]]);
     let (tensors, weights) = (BTreeMap::new(), Hard { graph, rows });
     let env = Env { batch: &batch, tensors, weights: &weights, routing: &EveryOther };
-    let outputs = interp::run::<N>(graph, &env).expect("it can be evaluated");
+    let outputs = skipc_ir::run::<N>(graph, &env).expect("it can be evaluated");
     let numbers = |datum: &Datum<N>| {
         let Ok((cols, data)) = datum.real() else { return Vec::new() };
         data.chunks_exact(cols).map(|row| row.iter().map(|x| x.to_f64()).collect()).collect()

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use skipc_ir::interp::{Gf61, Number, Ring32};
+use skipc_ir::Domain;
+use skipc_ir::interp::{Gf61, Ring32};
 
 use super::{graph, whole};
 use crate::rewrite::extract::{Prices, Problem};
@@ -112,7 +113,7 @@ pub(super) fn with_sizes(body: &str, [d, o, k]: [usize; 3]) -> String {
 }
 
 /// Whether nodes of one class have different values.
-fn disagree<N: Number>(graph: &Standalone, seed: u64) -> bool {
+fn disagree<N: Domain>(graph: &Standalone, seed: u64) -> bool {
     let values = graph.values::<N>(seed).expect("it can be evaluated");
     values.as_chunks::<2>().0.iter().any(|[a, b]| a.1 != b.1)
 }

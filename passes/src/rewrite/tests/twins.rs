@@ -5,8 +5,8 @@ use egg::Id;
 use skipc_ir::{Binary, Op, Trait};
 
 use super::instances::{instance, is_refuted};
+use crate::rewrite::rules::View;
 use crate::rewrite::rules::{self, Find, Rule, Term, op};
-use crate::rewrite::saturate::View;
 
 /// Name of the rule, what is wrong, the wrong rule, and an instance that the condition is about where the rule's own
 /// are not.

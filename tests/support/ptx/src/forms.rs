@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::decode::Form;
+use crate::machine::decode::Form;
 
 /// Titles of the groups of instructions in the PTX ISA 9.0, by the number that their sections begin with.
 const GROUPS: [(&str, &str); 15] = [

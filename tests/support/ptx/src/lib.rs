@@ -188,13 +188,13 @@
 //!
 //! # Reading order
 //!
-//! [`syntax`] and [`flow`]; [`registers`] and [`decode`]; [`machine`], which begins with `launch` and
+//! [`syntax`] and [`flow`]; [`registers`]; [`machine`], which begins with [`decode`](machine::decode), `launch` and
 //! `cluster`; `op/`, a file a family; [`isa`], facts that know nothing of the rest.
 
-pub mod decode;
 pub mod flow;
 pub mod forms;
 pub mod isa;
+mod load;
 pub mod machine;
 pub mod op;
 pub mod registers;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use skipc_ptx::decode::expand;
+use skipc_ptx::machine::decode::expand;
 use skipc_ptx::{forms, op};
 
 #[test]

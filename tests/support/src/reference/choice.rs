@@ -9,7 +9,7 @@ use skipc_plan::kernel::{
 };
 
 use super::Eval;
-use super::approx::Approx;
+use crate::approx::Approx;
 
 impl Eval<'_> {
     pub(super) fn choose(&mut self, rowwise: &Rowwise, row: usize) {

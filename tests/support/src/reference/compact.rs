@@ -4,7 +4,7 @@ use skipc_artifact::program::PAGE_ROWS;
 use skipc_plan::kernel::{Candidates, Compact, Keep, RankOrder, Ranked, Segment, Select};
 
 use super::Eval;
-use super::approx::Approx;
+use crate::approx::Approx;
 
 impl Eval<'_> {
     pub(super) fn compact(&mut self, compact: &Compact, n_rows: usize) {

@@ -2,7 +2,6 @@
 //! interpreter and every backend are held against. It shares no code with the interpreter.
 
 mod along;
-mod approx;
 mod attention;
 mod choice;
 mod compact;
@@ -15,12 +14,11 @@ use std::ops::Range;
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Access, BLOCK_TERMS, Body, Gemm, Kernel, Rows, Slot, Sum, View};
-use skipc_plan::loops::Products;
+use skipc_plan::loops::WeightGradient;
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Unary};
 
+use crate::approx::{Approx, UNIT, gamma};
 use crate::tolerance::{Exactness, Expected, Want, decode};
-
-pub use approx::{Approx, UNIT, gamma};
 
 /// What each written parameter of a kernel should hold after a run over these operands. `exactness` is that of the
 /// kernel's real outputs; integers are always exact.
@@ -41,7 +39,7 @@ pub fn expected(kernel: &Kernel, operands: &[Vec<u8>], exactness: Exactness) -> 
         Body::Compact(compact) => eval.compact(compact, n_rows),
         Body::Pending(pending) => eval.pending(pending, n_rows),
         Body::Update(update) => eval.update(update, n_rows),
-        Body::Products(products) => eval.products(products, n_rows),
+        Body::WeightGradient(gradient) => eval.weight_gradient(gradient, n_rows),
         // What loops compute is said by the graph that they were planned from, which tests of training hold them against.
         Body::Loops(loops) => panic!("`{}` is not a kernel case", loops.name),
     }
@@ -112,8 +110,8 @@ impl<'a> Eval<'a> {
         }
     }
 
-    fn products(&mut self, products: &Products, n_rows: usize) {
-        let Products { rows, x, cols, dy, out, adds } = *products;
+    fn weight_gradient(&mut self, gradient: &WeightGradient, n_rows: usize) {
+        let WeightGradient { rows, x, cols, dy, out, adds } = *gradient;
         let n = self.extent(rows);
         for row in 0..n_rows {
             for col in 0..cols as usize {

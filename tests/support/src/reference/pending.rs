@@ -6,7 +6,7 @@ use skipc_artifact::program::PAGE_ROWS;
 use skipc_plan::kernel::Pending;
 
 use super::Eval;
-use super::approx::Approx;
+use crate::approx::Approx;
 
 impl Eval<'_> {
     pub(super) fn pending(&mut self, pending: &Pending, n_rows: usize) {

@@ -20,8 +20,9 @@ use skipc_artifact::target::DType;
 use skipc_plan::kernel::{CachedAttention, Kernel, Param, Slot, View};
 
 use super::super::compact::require_column;
+use super::super::generated::Generated;
 use super::super::pages::Pages;
-use super::super::{Generated, place};
+use super::super::place;
 use super::LOWEST;
 use crate::code::{
     Arith, Bool, Code, F32, Float, GPtr, I8, I32, Int, SPtr, Steps, V2, V4, Val, math::Precision,

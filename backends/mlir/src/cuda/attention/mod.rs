@@ -17,7 +17,8 @@ mod tiles;
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Access, Attention, Kernel, Param, Slot, View};
 
-use super::{Generated, place};
+use super::generated::Generated;
+use super::place;
 use crate::error::Error;
 
 /// Columns of a head at most: a row of results is kept in registers.

@@ -8,7 +8,8 @@ use skipc_artifact::program::RowTile;
 use skipc_llvm::Feature;
 use skipc_plan::kernel::{Attention, Kernel, View};
 
-use super::super::{Generated, place};
+use super::super::generated::Generated;
+use super::super::place;
 use super::LOWEST;
 use super::ranges::{self, Ranges};
 use super::tiles::{Head, Tile};

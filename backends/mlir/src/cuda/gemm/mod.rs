@@ -18,6 +18,7 @@
 mod epilogue;
 mod hopper;
 mod mma;
+mod order;
 mod parts;
 mod simt;
 mod slices;
@@ -31,9 +32,11 @@ use skipc_plan::kernel::{
     Access, Gemm, Grouped, Kernel, MAX_SUMS, Param, Part, SWIZZLE_TERMS, Shift, Sum, WeightLayout,
 };
 
-use super::{Generated, place};
-use crate::code::{Code, GPtr, I32, Int, Operand, Steps};
+use super::generated::Generated;
+use super::place;
+use crate::code::{Code, GPtr, I32, Int, Steps};
 use crate::error::Error;
+use order::{n_tiles, pick_tile};
 use parts::{Columns, Parts};
 use slices::Slices;
 use tile::Core;
@@ -41,10 +44,6 @@ use tile::Core;
 /// Slices of the operands that are in shared memory at once: one is worked on, the others are
 /// under way.
 const STAGES: u32 = 3;
-
-/// Blocks of neighbouring row tiles that take the column tiles in turn, so that the operands of
-/// the blocks that run at one time fit into the second-level cache.
-const ROW_GROUP: u32 = 8;
 
 /// Result columns below which there is no large tile: it would leave most of the device without work at the few
 /// thousand rows of a step.
@@ -243,24 +242,6 @@ fn take<'c>(code: &'c Code, rows: Int<'c>, forms: &[(u32, &TiledMatmul<'_>)]) {
             code.either(rows.lt(others[0].0), || form.run(code, rows), || take(code, rows, others));
         }
     }
-}
-
-/// How many tiles hold rows.
-fn n_tiles(rows: Int<'_>, tile_rows: u32, col_tiles: u32) -> Int<'_> {
-    (rows + (tile_rows - 1)) / tile_rows * col_tiles
-}
-
-/// Which tile has this number, below [`n_tiles`]: its row tile and its column tile.
-///
-/// Tiles that hold rows are numbered along the rows first, in groups of [`ROW_GROUP`] row tiles, so that the first blocks
-/// to start make all of them.
-fn pick_tile<'c>(number: Int<'c>, rows: Int<'c>, tile_rows: u32, col_tiles: u32) -> (Int<'c>, Int<'c>) {
-    let row_tiles = (rows + (tile_rows - 1)) / tile_rows;
-    let group_tiles = (ROW_GROUP * col_tiles).val(number.code());
-    let first = number / group_tiles * ROW_GROUP;
-    let in_group = number % group_tiles;
-    let group_rows = (row_tiles - first).min(ROW_GROUP);
-    (first + in_group % group_rows, in_group / group_rows)
 }
 
 /// Checks the operands and the columns.

@@ -5,8 +5,9 @@ use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, Slot, View};
 use skipc_plan::pointwise::Pointwise;
 
+use super::super::generated::Generated;
+use super::super::place;
 use super::super::pointwise::{GroupPosition, OfRow, Program};
-use super::super::{Generated, place};
 use super::THREADS;
 use crate::code::{Bool, Code, Float, I32, Int, Steps};
 use crate::error::Error;

@@ -12,7 +12,8 @@ pub(super) use store::{StoreRows, store_rows};
 
 use skipc_plan::kernel::{Kernel, Rowwise};
 
-use super::{Generated, choose, limit};
+use super::generated::Generated;
+use super::{choose, limit};
 use crate::error::Error;
 
 /// Threads of a block.

@@ -4,7 +4,8 @@ use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, NormKind, Param, Slot, View};
 
-use super::super::{Generated, place};
+use super::super::generated::Generated;
+use super::super::place;
 use super::THREADS;
 use crate::code::{Arith, Bool, Code, F32, Float, GPtr, Int, Steps};
 use crate::error::Error;

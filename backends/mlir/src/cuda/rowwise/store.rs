@@ -2,7 +2,8 @@
 
 use skipc_plan::kernel::{Kernel, Slot, View};
 
-use super::super::{Generated, place};
+use super::super::generated::Generated;
+use super::super::place;
 use super::elementwise::{Group, over_groups};
 use crate::code::{Access, BF16, Code, I8, I32, V2, V4};
 use crate::error::Error;

@@ -1,4 +1,4 @@
-//! Ops of training: kernels as loops, a draft each, and the products of weight gradients.
+//! Ops of training: kernels as loops, a draft each, and weight gradients.
 
 mod attention;
 mod layers;
@@ -15,7 +15,7 @@ use crate::error::PlanError;
 use crate::fuse::Group;
 use crate::kernel::{Access, Body, Rows, Slot, View};
 use crate::loops::{
-    Expr, Index, Local, Loops, Operand, Operator, Over, Place, Products, Reduction, Stmt, Usage,
+    Expr, Index, Local, Loops, Operand, Operator, Over, Place, Reduction, Stmt, Usage, WeightGradient,
 };
 
 /// A kernel of loops while it is made.
@@ -352,7 +352,7 @@ impl Ctx<'_> {
                 (self.written(&mut bind, "out", result), false)
             }
         };
-        self.step(group, bind, Body::Products(Products { rows, x, cols, dy, out, adds }));
+        self.step(group, bind, Body::WeightGradient(WeightGradient { rows, x, cols, dy, out, adds }));
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Run;
 use super::barrier::ClusterBarrier;
 use super::block::Block;
 use super::clock::Agents;
@@ -18,7 +19,6 @@ use super::special::{self, WarpPosition};
 use super::turn::Turn;
 use super::warp::{Wait, Warp};
 use super::{Outcome, Trouble};
-use crate::op::Run;
 use crate::registers::{Mask, RegisterFault, Slot, WARP};
 
 /// What all blocks of a launch have in common.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::decode::Kind;
+use super::decode::Kind;
 
 /// Counts of one launch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

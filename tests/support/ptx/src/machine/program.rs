@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Run;
+use super::decode::{DecodeError, Decoder, Form, Table};
 use super::shared::{self, Rooms};
-use crate::decode::{DecodeError, Decoder, Form, Table};
 use crate::flow;
-use crate::op::Run;
 use crate::registers::{Registers, Slot, SourcePredicate};
 use crate::syntax::{Guard, Kernel, Module, Operand, SyntaxError, VariableSpace};
 
@@ -92,19 +92,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Loads a kernel of a module's text.
-    ///
-    /// # Errors
-    /// What the text is not, or what the machine does not know.
-    pub fn load(text: &str, kernel: &str) -> Result<Self, LoadError> {
-        Self::of_module(&crate::syntax::parse(text)?, kernel)
-    }
-
-    /// Loads a kernel of a module.
-    ///
-    /// # Errors
-    /// [`LoadError::NoKernel`], or what the machine does not know.
-    pub fn of_module(module: &Module, name: &str) -> Result<Self, LoadError> {
+    /// A kernel of a module, whose instructions have the forms of the table.
+    pub(crate) fn decoded(module: &Module, name: &str, table: &Table) -> Result<Self, LoadError> {
         let Some(kernel) = module.kernels.iter().find(|kernel| kernel.name == name) else {
             let there = module.kernels.iter().map(|kernel| kernel.name.clone()).collect();
             return Err(LoadError::NoKernel { name: name.to_owned(), there });
@@ -112,7 +101,6 @@ impl Program {
         let Layout { symbols, params, static_shared, rooms } = layout(module, kernel)?;
         let find = |name: &str| symbols.get(name).copied();
         let mut decoder = Decoder::new(kernel, &find);
-        let table = Table::get();
         let flow = flow::analyse(kernel);
         let mut steps = Vec::with_capacity(kernel.instructions.len());
         for (idx, instruction) in kernel.instructions.iter().enumerate() {

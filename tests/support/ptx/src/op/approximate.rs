@@ -1,7 +1,7 @@
 //! Approximate functions (PTX ISA section 9.7.3).
 
-use crate::decode::{Form, Kind};
 use crate::isa::approx;
+use crate::machine::decode::{Form, Kind};
 use crate::op::float::{modified1, modified2};
 use crate::op::lanes;
 

@@ -1,9 +1,9 @@
 //! Copies of threads that run beside them (PTX ISA sections 9.7.9.25.3 and 9.7.13.15.15).
 
-use super::Run;
 use super::mbarrier;
 use super::memory::At;
-use crate::decode::{DecodeError, Decoder, Form, Kind};
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::machine::{
     AccessKind, Copying, FaultKind, Finding, MAX_COUNT, Outcome, Pending, Space, Stamp, Turn, View,
 };

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use super::Run;
-use crate::decode::{DecodeError, Decoder, Form, Kind};
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::machine::{FaultKind, Outcome, Scope, Trouble, Turn, View, Wait};
 use crate::registers::{Mask, Source32, WARP, lanes};
 use crate::syntax::Instruction;

@@ -1,12 +1,12 @@
 //! Copies of runs of memory and of tensor boxes that the machine makes on its own (PTX ISA sections 9.7.9.25.4 and
 //! 9.7.9.27).
 
-use super::Run;
 use super::async_copy::commit_groups;
 use super::mbarrier;
 use super::memory::At;
-use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::isa::tensor_map::{Inside, MAP_ALIGNMENT, Piece, TensorMap};
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::machine::{
     AccessKind, Copying, FaultKind, Finding, Outcome, Pending, Pointee, Space, Stamp, Trouble, Turn, View,
 };

@@ -1,9 +1,9 @@
 //! Comparison and selection (PTX ISA sections 9.7.6 and 9.7.7), and logic on predicates.
 
-use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::isa::arithmetic::flush;
 use crate::isa::round;
-use crate::op::Run;
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::op::lanes::{self, Lane, each, each_bit, has, plain_predicate, run};
 use crate::registers::Mask;
 use crate::syntax::{Instruction, Operand};

@@ -3,10 +3,10 @@
 //! The register of an integer operand of `cvt` may be wider than the type: as source its low bits count, as
 //! result it is filled with the value's sign or with zeros.
 
-use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::isa::arithmetic::{Modifiers, flush, saturate};
 use crate::isa::round::{self, Integer, Rounding, Whole, canonical64};
-use crate::op::Run;
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::op::float::modified1;
 use crate::op::lanes::{self, Lane, binary, each, has, run, unary};
 use crate::registers::{Mask, Registers, Source32, Source64, Unset, WARP};

@@ -2,10 +2,10 @@
 //!
 //! A NaN result is always the canonical one: of f32, as PTX says, and of f64, where PTX leaves it open.
 
-use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::isa::arithmetic::{self, Modifiers, max64, min64};
 use crate::isa::round::{self, canonical64};
-use crate::op::Run;
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::op::lanes::{self, binary, has, ternary, unary};
 use crate::syntax::Instruction;
 

@@ -1,8 +1,8 @@
 //! Branches and ends (PTX ISA section 9.7.12).
 
-use super::Run;
-use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::machine::Outcome;
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::syntax::{Instruction, Operand};
 
 pub(crate) const FORMS: &[Form] = &[

@@ -1,6 +1,6 @@
 //! Integer arithmetic (PTX ISA section 9.7.1), and `prmt`.
 
-use crate::decode::{Form, Kind};
+use crate::machine::decode::{Form, Kind};
 use crate::op::lanes::{self, binary, quaternary, ternary, unary};
 
 const fn form(section: &'static str, syntax: &'static str, decode: super::Decode) -> Form {

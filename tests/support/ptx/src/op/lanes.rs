@@ -5,8 +5,8 @@
 //! only the lanes of the mask are written. A lane function must therefore be total: it meets what lies in
 //! idle lanes.
 
-use crate::decode::{DecodeError, Decoder, Form, Kind};
-use crate::op::Run;
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::registers::{Mask, RegisterFault, Registers, Source32, Source64, SourcePredicate, Unset, WARP};
 use crate::syntax::{Instruction, Operand, RegisterClass};
 

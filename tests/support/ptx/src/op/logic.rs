@@ -1,7 +1,7 @@
 //! Logic and shifts (PTX ISA section 9.7.8) of registers; those of predicates are with the comparisons.
 
-use crate::decode::{DecodeError, Decoder, Form, Kind};
-use crate::op::Run;
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::op::lanes::{self, Lane, binary, each, run, ternary, unary};
 use crate::syntax::Instruction;
 

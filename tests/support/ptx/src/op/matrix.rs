@@ -2,11 +2,11 @@
 
 use half::{bf16, f16};
 
-use super::Run;
 use super::barrier::all_lanes;
 use super::memory::At;
-use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::isa::fragment;
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::machine::{Order, Outcome, Space, Turn};
 use crate::registers::{Lanes32, Lanes64, Mask, Source32, WARP};
 use crate::syntax::{Instruction, Operand};

@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use super::Run;
 use super::memory::At;
-use crate::decode::{DecodeError, Decoder, Form, Kind};
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::machine::{
     AccessKind, FaultKind, Finding, MAX_COUNT, Mbarrier, Outcome, Pointee, Space, Stamp, Trouble, Turn, Wait,
 };

@@ -1,8 +1,8 @@
 //! Loads, stores, atomics (PTX ISA sections 9.7.9.8, 9.7.9.9, 9.7.9.11, 9.7.13.5 and 9.7.13.6), and addresses in the
 //! shared memory of another block of the cluster (9.7.9.23).
 
-use super::Run;
-use crate::decode::{DecodeError, Decoder, Form, Kind};
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::machine::{Change, FaultKind, Order, Outcome, SHARED_WINDOW, Scope, Space, Trouble, Turn};
 use crate::registers::{Lanes32, Lanes64, Mask, Slot, Source32, Source64, Unset, WARP, lanes};
 use crate::syntax::{Address, Base, Instruction, Operand};

@@ -20,28 +20,11 @@ mod trial;
 mod warp;
 mod wgmma;
 
-use crate::decode::{DecodeError, Decoder, Form};
-use crate::machine::{Outcome, Trouble, Turn};
-use crate::registers::{Mask, RegisterFault, Registers};
+use std::sync::LazyLock;
+
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Table};
 use crate::syntax::Instruction;
-
-/// What the machine does for an instruction.
-pub enum Run {
-    /// A function of the warp's registers alone, for the lanes of a mask.
-    Registers(Box<RegisterFn>),
-    /// Works on memory, barriers, or other warps.
-    Turn(Box<TurnFn>),
-    /// Goes to an instruction, under the guard.
-    Branch(usize),
-    /// Ends the lanes.
-    Exit,
-}
-
-/// See [`Run::Registers`].
-pub type RegisterFn = dyn Fn(&mut Registers, Mask) -> Result<(), RegisterFault> + Send + Sync;
-
-/// See [`Run::Turn`].
-pub type TurnFn = dyn Fn(&mut Turn<'_>) -> Result<Outcome, Trouble> + Send + Sync;
 
 /// See [`Form::decode`].
 type Decode = fn(&mut Decoder<'_>, &Instruction) -> Result<Run, DecodeError>;
@@ -75,11 +58,17 @@ pub fn forms() -> impl Iterator<Item = &'static Form> {
     REGISTER_FAMILIES.into_iter().chain(MACHINE_FAMILIES).flatten()
 }
 
+/// The table of all forms, which is made when it is first asked for.
+pub(crate) fn table() -> &'static Table {
+    static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(forms()));
+    &TABLE
+}
+
 #[cfg(test)]
 mod tests {
     use super::trial::{Trial, Value};
     use super::*;
-    use crate::decode::{Table, expand};
+    use crate::machine::decode::expand;
     use crate::syntax::{Operand, RegisterClass};
 
     /// Names of the families that work on registers alone.
@@ -117,8 +106,17 @@ mod tests {
     }
 
     #[test]
+    fn no_name_is_in_two_rows() {
+        let mut names: Vec<String> = forms().flat_map(|form| expand(form.syntax)).collect();
+        let n = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), n);
+    }
+
+    #[test]
     fn every_name_decodes_with_some_operands() {
-        let table = Table::get();
+        let table = table();
         for name in names() {
             assert!(!shapes_of(table, &name).is_empty(), "`{name}` decodes with no operands");
         }
@@ -127,7 +125,7 @@ mod tests {
     /// `cvt` is left out: it takes registers that are wider than its types.
     #[test]
     fn one_register_of_another_class_is_refused_by_name() {
-        let table = Table::get();
+        let table = table();
         for name in names().filter(|name| !name.starts_with("cvt.")) {
             for shape in shapes_of(table, &name) {
                 for (at, letter) in
@@ -150,7 +148,7 @@ mod tests {
 
     #[test]
     fn every_name_refuses_labels_by_name() {
-        let table = Table::get();
+        let table = table();
         for name in names() {
             for n in 0..6 {
                 let trial = (0..n).fold(Trial::new(), |trial, _| trial.with(Operand::Label(0)));

@@ -1,7 +1,7 @@
 //! Moves, packing and unpacking (PTX ISA sections 9.7.9.3 and 9.7.9.4), and `cvta` (9.7.9.20).
 
-use crate::decode::{DecodeError, Decoder, Form, Kind};
-use crate::op::Run;
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::op::lanes::{self, Lane, each, run, unary};
 use crate::syntax::{Instruction, Operand};
 

@@ -1,7 +1,7 @@
 //! Runs one instruction of the tables on registers made from values, for the tests of the families.
 
-use crate::decode::{DecodeError, Decoder, Table};
-use crate::op::Run;
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Table};
 use crate::registers::{Mask, RegisterFault, Registers, Slot, Source32, Source64, SourcePredicate, WARP};
 use crate::syntax::{Instruction, Kernel, Operand, Register, RegisterClass, RegisterId};
 
@@ -121,7 +121,7 @@ impl Trial {
     pub(super) fn run(&self, opcode: &str, mask: Mask) -> Result<Vec<[u64; WARP]>, RegisterFault> {
         let kernel = self.kernel(opcode);
         let mut decoder = Decoder::new(&kernel, &|_| Some(SYMBOL));
-        let decoded = decoder.decode(Table::get(), &kernel.instructions[0]);
+        let decoded = decoder.decode(super::table(), &kernel.instructions[0]);
         let Ok((_, Run::Registers(run))) = decoded else { panic!("{opcode}: {:?}", decoded.err()) };
         let (n_words, n_doubles, n_predicates) = decoder.sizes();
         let mut registers = Registers::new(n_words, n_doubles, n_predicates);
@@ -208,7 +208,7 @@ pub(super) fn parts(opcode: &str, class: RegisterClass, n: usize, source: Value<
 /// What the decoder says against the sources, whatever the result is.
 pub(super) fn refused(opcode: &str, sources: &[Value<'_>]) -> String {
     use RegisterClass::{B16, B32, B64, Predicate};
-    let table = Table::get();
+    let table = super::table();
     let error = |class| {
         let trial = Trial::new().results(&[class]).sources(sources);
         let error = trial.decode(table, opcode).err();

@@ -6,8 +6,8 @@
 //! good, and one that leaves the lane itself out is undefined; both are faults, and so is a lane that waits
 //! for others that wait for different ones.
 
-use crate::decode::{DecodeError, Decoder, Form, Kind};
-use crate::op::Run;
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::op::lanes::{self, Lane, each, each_bit, run};
 use crate::registers::{Lanes32, Mask, RegisterFault, Registers, Source32, WARP, lanes as lanes_of};
 use crate::syntax::{Instruction, Operand};
@@ -427,7 +427,7 @@ mod tests {
     #[test]
     fn a_label_is_no_member_mask() {
         let trial = Trial::new().results(&[RegisterClass::B32]).sources(&[Votes(0)]).with(Operand::Label(0));
-        assert!(trial.decode(crate::decode::Table::get(), "vote.sync.ballot.b32").is_err());
+        assert!(trial.decode(crate::op::table(), "vote.sync.ballot.b32").is_err());
         assert!(refused("shfl.sync.up.b32", &[B64(1), B32(1), B32(1), ALL]).contains("`shfl.sync.up.b32`"));
     }
 }

@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use half::{bf16, f16};
 
-use super::Run;
 use super::barrier::all_lanes;
-use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::isa::descriptor::{K, Major, WgmmaDescriptor};
 use crate::isa::fragment;
+use crate::machine::Run;
+use crate::machine::decode::{DecodeError, Decoder, Form, Kind};
 use crate::machine::{
     FaultKind, Finding, Outcome, ROWS, SharedOperand, Tile, Trouble, Turn, WARP_GROUP, Wait, Warp, multiply,
 };

@@ -27,7 +27,9 @@ use skipc_artifact::target::DType;
 use skipc_llvm::{CudaTarget, Feature};
 use skipc_plan::kernel::{Gemm, Kernel, Part, SWIZZLE_TERMS, Sum, WeightLayout};
 
-use super::super::{Generated, place};
+use super::super::generated::Generated;
+use super::super::place;
+use super::order::{n_tiles, pick_tile};
 use super::parts::{Columns, Parts};
 use super::tile::Corner;
 use crate::code::{Carry, Code, I8, Int, SPtr, Steps};
@@ -189,11 +191,11 @@ impl<'p> Matmul<'p> {
         let col_tiles = self.parts.n_tiles();
         let steps = Steps {
             from: code.block_y() * code.grid_x() + code.block_x(),
-            to: super::n_tiles(rows, ROWS, col_tiles),
+            to: n_tiles(rows, ROWS, col_tiles),
             step: code.grid_x() * code.grid_y(),
         };
         code.repeat(steps, start, |number, carried| {
-            let (row_tile, col_tile) = super::pick_tile(number, rows, ROWS, col_tiles);
+            let (row_tile, col_tile) = pick_tile(number, rows, ROWS, col_tiles);
             body(Corner { row: row_tile * ROWS, col_tile, rows }, carried)
         })
     }
