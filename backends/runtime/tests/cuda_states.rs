@@ -126,6 +126,16 @@ fn rows_of_caches_stay_and_are_copied() {
         let found = state.call("count", 1, &[], &[kept]).unwrap();
         assert!(found == [words(&rows)], "{found:?}");
         assert_eq!(count(&mut state, 0), 2, "the other state is as it was");
+        // What is forgotten is NaN where runs are checked, and stays where they are not.
+        state.forget_cached(3..5).unwrap();
+        assert_eq!(state.forget_cached(120..129).unwrap_err().code(), "run::batch-shape");
+        let kept = Role::State { name: KEPT.into() };
+        rows[2 * 3..2 * 5].fill(u32::MAX);
+        let found = state.call("count", 1, &[], std::slice::from_ref(&kept)).unwrap();
+        assert!(found == [words(&rows)], "{found:?}");
+        let mut unchecked = load(with_cache(), false).state_with_cache(70).unwrap();
+        unchecked.forget_cached(0..128).unwrap();
+        assert!(unchecked.call("count", 1, &[], &[kept]).unwrap() == [words(&[0; 2 * 128])]);
     });
     assert!(printed.is_none_or(|printed| printed.contains("held 0 pieces 0\n")));
 }
