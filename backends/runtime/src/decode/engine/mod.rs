@@ -20,7 +20,7 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::model::Model;
 use crate::module::Module;
-use crate::session;
+use crate::options;
 
 pub(super) use schedule::Part;
 use schedule::chunks;
@@ -35,7 +35,7 @@ pub struct EngineOptions {
     /// Room in the caches for so many tokens of all slots together; for the longest sequence in each by default.
     pub cache_tokens: Option<u32>,
     /// Threads, and whether runs are checked.
-    pub run: session::Options,
+    pub run: options::Options,
     /// Most tokens of a step: fewer let sequences that are being continued wait less for new prompts. As many as the
     /// decoder takes by default, and never more.
     pub step_tokens: Option<u32>,
@@ -51,7 +51,7 @@ impl Default for EngineOptions {
         Self {
             slots: 8,
             cache_tokens: None,
-            run: session::Options::default(),
+            run: options::Options::default(),
             step_tokens: None,
             tokenizer: None,
             speculation: None,
