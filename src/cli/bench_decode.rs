@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use skipc_artifact::interface::Role;
-use skipc_artifact::program::STEP;
 use skipc_artifact::target::{DType, Target};
 use skipc_runtime::Model as Artefact;
 
@@ -17,7 +16,7 @@ use crate::driver::pack;
 use crate::driver::pipeline::{self, Request};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
-use crate::frontend::lower::KeyValues;
+use crate::frontend::lower::{KeyValues, Skipping, lower_step};
 use crate::frontend::spec::model::Model;
 use crate::frontend::weights::Weights;
 use crate::frontend::weights::drawn::RANDOM_SEED;
@@ -33,13 +32,13 @@ pub(super) fn run(
     let dtype = dtype(args, &artefact)?;
     let sibling = decode::dense_sibling(&model);
     let dense = drawn(&sibling, request(args, dtype), &mut trace)?;
-    let pairs = pairs((&model, &sibling), (args, dtype), &densities, &mut trace)?;
     drop(trace);
     let settings =
         Settings { densities, slots: args.slots.clone(), behind: args.behind, rounds: args.rounds, threads };
-    let line = Line::counting("part", settings.turns(&pairs));
-    let mut report = decode::run((&artefact, &dense), &pairs, &settings, &mut || line.turn())?;
-    drop(line);
+    let line = Line::counting("part", settings.turns());
+    let mut report = decode::run((&artefact, &dense), &settings, &mut || line.turn())?;
+    drop((line, artefact, dense));
+    report.forms = forms((&model, &sibling), (args, dtype), &settings)?;
     report.model = model.name;
     report.source = args.model.display().to_string();
     if let Some(path) = &args.svg {
@@ -71,29 +70,42 @@ fn drawn(model: &Model, request: Request, trace: &mut Trace) -> Result<Artefact,
 }
 
 /// Forms in which the model, or its dense sibling, can be compiled besides: keys and values that wait where some are kept of tokens
-/// that skip, and weights in 8 bits where the layers are in bf16.
-fn pairs(
+/// that skip, and weights in 8 bits where the layers are in bf16. All have random weights; one pair at a time is in memory.
+fn forms(
     (model, sibling): (&Model, &Model),
     (args, dtype): (&BenchArgs, DType),
-    densities: &[f64],
-    trace: &mut Trace,
-) -> Result<Vec<Pair>, Error> {
-    let kept = |key_values| Request { key_values: Some(key_values), ..request(args, dtype) };
-    let mut pairs = Vec::new();
-    let lazy = drawn(model, kept(KeyValues::Lazy), trace)?;
-    let program = skipc_artifact::bundle::read_program(lazy.artifact(), &Target::Cpu)?;
-    if program.function(STEP).is_some_and(|step| step.interface.buffer(&Role::Pending).is_some()) {
-        let eager = drawn(model, kept(KeyValues::Eager), trace)?;
-        let densities = densities.iter().map(|density| Some(*density)).collect();
-        pairs.push(Pair { form: "--kv lazy", over: "--kv eager", artefacts: [lazy, eager], densities });
+    settings: &Settings,
+) -> Result<Vec<Form>, Error> {
+    let mut trace = Trace::silent().with_progress(progress::of_compile());
+    let mut forms = Vec::new();
+    if let Some(artefacts) = waiting(model, (args, dtype), &mut trace)? {
+        let densities = settings.densities.iter().map(|density| Some(*density)).collect();
+        let pair = Pair { form: "--kv lazy", over: "--kv eager", artefacts, densities };
+        forms.extend(decode::run_pair(&pair, settings)?);
     }
     if dtype == DType::Bf16 {
         let in_8_bits = Request { in_8_bits: true, ..request(args, dtype) };
-        let artefacts = [drawn(sibling, in_8_bits, trace)?, drawn(sibling, request(args, dtype), trace)?];
+        let artefacts =
+            [drawn(sibling, in_8_bits, &mut trace)?, drawn(sibling, request(args, dtype), &mut trace)?];
         let (form, over) = ("--dtype cpu=q8", "--dtype cpu=bf16");
-        pairs.push(Pair { form, over, artefacts, densities: vec![None] });
+        forms.extend(decode::run_pair(&Pair { form, over, artefacts, densities: vec![None] }, settings)?);
     }
-    Ok(pairs)
+    Ok(forms)
+}
+
+/// The model with keys and values that wait, and with none that do; nothing if none can.
+fn waiting(
+    model: &Model,
+    (args, dtype): (&BenchArgs, DType),
+    trace: &mut Trace,
+) -> Result<Option<[Artefact; 2]>, Error> {
+    let step = lower_step(model, Skipping::Gathered, KeyValues::Lazy);
+    let step = step.map_err(|error| Error::internal("lower::broken", &error))?;
+    if step.signature().inputs.iter().all(|port| port.role != Role::Pending) {
+        return Ok(None);
+    }
+    let kept = |key_values| Request { key_values: Some(key_values), ..request(args, dtype) };
+    Ok(Some([drawn(model, kept(KeyValues::Lazy), trace)?, drawn(model, kept(KeyValues::Eager), trace)?]))
 }
 
 fn of_word(word: &str) -> Result<DType, Error> {

@@ -477,7 +477,8 @@ pub struct BenchArgs {
     pub trust: TrustArgs,
 
     /// Time steps of decoding instead of whole sequences: the model at each density and its dense sibling, the same spec
-    /// without skips, beside the bytes that they touch and the bandwidth of this machine.
+    /// without skips, beside the bytes that they touch and the bandwidth of this machine; then one slot with keys and values
+    /// that wait beside none that do, and with weights of 8 bits beside bf16 if the layers are in that, of random weights.
     #[arg(long, conflicts_with_all = ["tokens", "forms"])]
     pub decode: bool,
 

@@ -114,7 +114,7 @@ fn a_set_that_is_none_is_refused() {
     refused(&put(Role::SetCount { name: "set".to_owned() }, words(&[3])), "no such input");
     refused(&put(Role::SetMask { name: "set".to_owned() }, vec![1; 5]), "no such input");
     let without = |inputs: &mut Given| inputs.retain(|(role, _)| *role != name("set"));
-    refused(&without, "rows of its set");
+    refused(&without, "`input set`: it is not given");
     let alone = |inputs: &mut Given| {
         let of_set = ["set", "added", "marks"].map(name);
         inputs.retain(|(role, _)| !of_set.contains(role));

@@ -266,6 +266,10 @@ impl Interfaced<'_> {
     /// A port by itself.
     fn port(&self, port: &Bound) -> Result<(), String> {
         let role = &port.role;
+        let is_counted = matches!(role, Role::Input { .. } | Role::Result { .. });
+        if let Some(count) = port.count.filter(|_| !is_counted) {
+            return Err(format!("`{role}` is counted by buffer {count}, but has no rows of a set"));
+        }
         let idx = match port.to {
             Binding::Buffer(idx) => idx,
             Binding::Always(_) if matches!(role, Role::Decision { .. }) => return Ok(()),
@@ -314,16 +318,12 @@ impl Interfaced<'_> {
             };
         }
         let Some(count) = port.count else { return Ok(()) };
-        let direction = role.direction();
-        if !matches!(direction, Direction::In | Direction::Out)
-            || buffer.rows != RowBound::Tokens
-            || !is_shaped(self.function, count, COUNT)
-        {
+        if buffer.rows != RowBound::Tokens || !is_shaped(self.function, count, COUNT) {
             return Err(format!("`{role}` is counted by buffer {count}, which cannot count it"));
         }
         let is_given =
             |port: &Bound| matches!(port.role, Role::SetCount { .. }) && port.to == Binding::Buffer(count);
-        if direction == Direction::In && !interface.ports.iter().any(is_given) {
+        if role.direction() == Direction::In && !interface.ports.iter().any(is_given) {
             return Err(format!("`{role}` has the rows of a set that the caller does not give"));
         }
         Ok(())
@@ -336,6 +336,11 @@ impl Interfaced<'_> {
         roles.sort_unstable();
         if let Some(pair) = roles.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(format!("it has two ports `{}`", pair[0]));
+        }
+        let is_count = |port: &&Bound| matches!(port.role, Role::SetCount { .. });
+        let mut counts = BTreeSet::new();
+        if let Some(port) = interface.ports.iter().filter(is_count).find(|port| !counts.insert(port.to)) {
+            return Err(format!("`{}` is the buffer of another set, too", port.role));
         }
         if interface.buffer(&Role::TokenCount).is_none() {
             return Err(format!("it has no port `{}`", Role::TokenCount));

@@ -320,7 +320,7 @@ impl fmt::Display for Role {
 }
 
 /// What stands behind a port of a compiled function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Binding {
     /// A buffer, by its index.

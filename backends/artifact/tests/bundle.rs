@@ -301,9 +301,23 @@ fn rows_of_a_set_are_counted_by_a_buffer_that_can() {
         choose(it);
         score(it).interface.bind_rows(Role::Result { name: "rows".to_owned() }, 5, 4);
     });
-    refused("`n_tokens` is counted by buffer 1, which cannot count it", |it| {
+    refused("`n_tokens` is counted by buffer 1, but has no rows of a set", |it| {
         choose(it);
         score(it).interface.bind_rows(Role::TokenCount, 0, 1);
+    });
+    refused("`logits` is counted by buffer 1, but has no rows of a set", |it| {
+        choose(it);
+        let logits = score(it).interface.buffer(&Role::Logits).expect("it scores");
+        score(it).interface.bind_rows(Role::Logits, logits, 1);
+    });
+    refused("`rows of set set` is counted by buffer 99, but has no rows of a set", |it| {
+        choose(it);
+        score(it).interface.bind_rows(Role::SetCount { name: "set".to_owned() }, 1, 99);
+    });
+    refused("`rows of set twin` is the buffer of another set, too", |it| {
+        choose(it);
+        score(it).interface.bind_rows(named("twin"), 2, 1);
+        score(it).interface.bind(Role::SetCount { name: "twin".to_owned() }, Binding::Buffer(1));
     });
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct BoundInputs {
     pub(crate) n_logits: u32,
 }
 
-/// The rows of each set that the caller gives, by the buffer that counts them.
+/// The rows of each set that the caller gives, by the buffer that counts them; all lists of rows are checked.
 fn given_sets(
     function: &Function,
     n_tokens: u32,
@@ -48,7 +48,10 @@ fn given_sets(
 ) -> Result<BTreeMap<u32, Vec<u32>>, Error> {
     let mut sets = BTreeMap::new();
     for (role, bytes) in inputs {
-        let Some(count) = function.interface.given_set(role) else { continue };
+        let count = function.interface.given_set(role);
+        if count.is_none() && *role != Role::LogitRows {
+            continue;
+        }
         let (words, rest) = bytes.as_chunks();
         let rows: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
         let ascends = rows.windows(2).all(|pair| pair[0] < pair[1]);
@@ -58,7 +61,7 @@ fn given_sets(
             );
             return Err(Error::Port { role: role.to_string(), reason });
         }
-        sets.insert(count, rows);
+        sets.extend(count.map(|count| (count, rows)));
     }
     Ok(sets)
 }
@@ -90,8 +93,7 @@ pub(crate) fn bind_inputs(
         };
         let buffer = interface.buffer(role).filter(|_| is_given).ok_or_else(|| no_port(role, "input"))?;
         let n_rows = match interface.count(role) {
-            // A set that is not given is told of below.
-            Some(count) => sets.get(&count).map_or(0, |rows| rows.len() as u32),
+            Some(count) => sets.get(&count).ok_or_else(|| missing_set(interface, role, count))?.len() as u32,
             None => n_tokens,
         };
         let (row, expected) = function.buffers.get(buffer as usize).map_or((1, 0), |buffer| {
@@ -131,10 +133,20 @@ pub(crate) fn bind_inputs(
                 bound.push(Input { buffer, bytes: vec![0; 4 * n_tokens as usize] });
             }
             _ if bound.iter().any(|input| input.buffer == buffer) => {}
-            _ => return Err(Error::Port { role: role.to_string(), reason: "it is not given".into() }),
+            _ => return Err(not_given(role)),
         }
     }
     Ok(BoundInputs { inputs: bound, n_logits })
+}
+
+fn not_given(role: &Role) -> Error {
+    Error::Port { role: role.to_string(), reason: "it is not given".into() }
+}
+
+/// This input has the rows of a set that is not given.
+fn missing_set(interface: &Interface, of: &Role, count: u32) -> Error {
+    let set = interface.ports.iter().find(|port| interface.given_set(&port.role) == Some(count));
+    not_given(set.map_or(of, |port| &port.role))
 }
 
 /// What the runtime knows of a set that the caller gives; nothing of one that is missing.

@@ -38,7 +38,10 @@ pub struct Form {
 }
 
 /// Times both forms at each density.
-pub(super) fn run(pair: &Pair, settings: &Settings) -> Result<Vec<Form>, Error> {
+///
+/// # Errors
+/// As [`run`](super::run).
+pub fn run(pair: &Pair, settings: &Settings) -> Result<Vec<Form>, Error> {
     let [first, second] = &pair.artefacts;
     let steppers = [Stepper::new(first, settings.threads)?, Stepper::new(second, settings.threads)?];
     let of_density = |density: &Option<f64>| {

@@ -24,7 +24,7 @@ use crate::frontend::spec::node::{Block, Node, Route};
 use crate::frontend::spec::stack::Stack;
 
 pub use bandwidth::read_bandwidth;
-pub use forms::{Form, Pair};
+pub use forms::{Form, Pair, run as run_pair};
 pub use report::{DecodeReport, Far, Prefill, Step as StepRow, svg};
 pub use touched::{Step, Touched};
 
@@ -56,9 +56,9 @@ pub struct Settings {
 
 impl Settings {
     /// How often [`run`] calls its `turn`.
-    pub fn turns(&self, pairs: &[Pair]) -> u64 {
+    pub fn turns(&self) -> u64 {
         let lanes = self.slots.len() * (self.densities.len() + 1);
-        (lanes + pairs.len()) as u64 + u64::from(self.rounds) + 2
+        lanes as u64 + u64::from(self.rounds) + 2
     }
 }
 
@@ -81,14 +81,13 @@ pub fn dense_sibling(model: &Model) -> Model {
     }
 }
 
-/// Times a model and its dense sibling, then the pairs of forms. `turn` is called after each part of the work, outside of all times.
+/// Times a model and its dense sibling. `turn` is called after each part of the work, outside of all times.
 ///
 /// # Errors
 /// `bench::no_steps` for a model that cannot generate, `bench::nothing_to_skip` for one without decisions,
 /// `bench::positions` if it has fewer positions than are asked for; no memory.
 pub fn run(
     (model, dense): (&Artefact, &Artefact),
-    pairs: &[Pair],
     settings: &Settings,
     turn: &mut dyn FnMut(),
 ) -> Result<DecodeReport, Error> {
@@ -122,11 +121,6 @@ pub fn run(
     turn();
     let far = subjects.iter().map(|of| far(*of, settings.rounds)).collect::<Result<Vec<_>, Error>>()?;
     turn();
-    let mut forms = Vec::new();
-    for pair in pairs {
-        forms.extend(forms::run(pair, settings)?);
-        turn();
-    }
     let bandwidth = before.max(read_bandwidth(settings.threads));
     for lanes in lanes.chunks(subjects.len()) {
         let dense = &lanes[0].3;
@@ -150,7 +144,7 @@ pub fn run(
         steps,
         prefills,
         far,
-        forms,
+        forms: Vec::new(),
     })
 }
 

@@ -37,7 +37,7 @@ pub struct DecodeReport {
     pub prefills: Vec<Prefill>,
     /// Steps near and far.
     pub far: Vec<Far>,
-    /// Steps of the model, or of the dense sibling, compiled in other ways.
+    /// Steps of the model, or of the dense sibling, compiled in other ways; [`run_pair`](super::run_pair) times them.
     pub forms: Vec<Form>,
 }
 

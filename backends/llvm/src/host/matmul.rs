@@ -150,11 +150,22 @@ impl Matmul {
         })
     }
 
+    /// Registers that a step has for each vector of the right operand.
+    fn right_vectors(&self) -> u32 {
+        match self.factors {
+            Factors::Single | Factors::Dots => 1,
+            Factors::Pairs => 2,
+            // They are widened one after the other.
+            Factors::Levels => 0,
+        }
+    }
+
     /// Vectors side by side in a tile of so many rows: as many as the registers hold, up to a panel. One sum waits for itself
     /// from product to product, so that few rows need more columns to keep the processor busy.
     fn tile_vectors(&self, level: &Level, rows: u32) -> u32 {
-        let sums = self.factors.tile_rows(level) * TILE_VECTORS;
-        let most = 1 << (sums / rows).ilog2();
+        // What a whole tile leaves for the right operand, one of more vectors needs beside its sums.
+        let registers = (self.factors.tile_rows(level) + self.right_vectors()) * TILE_VECTORS;
+        let most = 1 << (registers / (rows + self.right_vectors())).ilog2();
         most.clamp(TILE_VECTORS, PANEL / level.lanes)
     }
 

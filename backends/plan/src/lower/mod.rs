@@ -86,15 +86,18 @@ fn check_inputs(graph: &Graph, numbering: &Numbering) -> Result<(), PlanError> {
         let is_set = |port: &Port| matches!(port.ty, Type::Set { sym: other, .. } if other == sym);
         inputs.iter().any(|port| matches!(port.role, Role::Input { .. }) && is_set(port))
     };
-    let is_of_decided = |value: &Value| {
-        let Op::Input { port: Port { role: Role::Input { .. }, ty } } = graph.op(*value) else {
-            return false;
-        };
-        matches!(ty.as_tensor(), Some((_, [Dim::Count(sym), ..])) if !is_given(*sym))
+    let refused = |value: Value| {
+        let Op::Input { port: Port { role: Role::Input { .. }, ty } } = graph.op(value) else { return None };
+        match ty.as_tensor()?.1.first()? {
+            Dim::Count(sym) if !is_given(*sym) => {
+                Some((value, "take an input over the rows of a set that the model decides"))
+            }
+            Dim::Cached => Some((value, "take an input with a row for each token of the caches")),
+            Dim::Count(_) | Dim::Tokens | Dim::Fixed(_) => None,
+        }
     };
-    let what = "take the rows of a set as an input that is none itself";
-    match graph.order().into_iter().find(is_of_decided) {
-        Some(value) => Err(PlanError::Unsupported { what, place: numbering.place(graph, value) }),
+    match graph.order().into_iter().find_map(refused) {
+        Some((value, what)) => Err(PlanError::Unsupported { what, place: numbering.place(graph, value) }),
         None => Ok(()),
     }
 }

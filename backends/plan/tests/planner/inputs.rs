@@ -121,7 +121,18 @@ fn an_input_over_the_rows_of_a_set_that_the_step_decides_is_an_error_that_names_
   %logits = matmul %o, %w
   return logits = %logits, decision 0 = %e"#,
     );
-    assert!(error.contains("the rows of a set as an input that is none itself"), "{error}");
+    assert!(error.contains("an input over the rows of a set that the model decides"), "{error}");
+    assert!(error.contains("port=input \"h\""), "{error}");
+}
+
+#[test]
+fn an_input_with_rows_of_the_caches_is_an_error_that_names_it() {
+    let error = unplanned(
+        r#"  %h = input {port=input "h"} : real[m, 4]
+  %logits = matmul %x, %w
+  return logits = %logits, result "h" = %h"#,
+    );
+    assert!(error.contains("an input with a row for each token of the caches"), "{error}");
     assert!(error.contains("port=input \"h\""), "{error}");
 }
 
