@@ -452,7 +452,9 @@ impl Gen {
 
     fn gather(&mut self) -> Option<Value> {
         let (set, _, of) = self.set()?;
-        let x = self.find(|ty| ty.as_tensor().is_some() && ty.rows() == of)?;
+        let has_rows = |elem, dims: &[Dim]| elem != Elem::Int || dims.len() == 1;
+        let x = self
+            .find(|ty| ty.as_tensor().is_some_and(|(elem, dims)| has_rows(elem, dims)) && ty.rows() == of)?;
         Some(self.node(Op::Gather {}, &[x, set]))
     }
 

@@ -1,6 +1,7 @@
 //! Many requests on the slots of one decoder.
 
 mod schedule;
+mod speculate;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,7 @@ use skipc_artifact::program::SCORE;
 use super::decoder::{Decoder, Limits, NO_DRAFTS, Slot, StepOutputs};
 use super::language::LanguageFiles;
 use super::request::{Completion, Event, Handle, Listener, Request};
-use super::speculate::{Drafts, Margin, Speculation};
+use super::slots::with_prefixes;
 use super::text::TextStream;
 use super::tokenizer::Tokenizer;
 use crate::device::Device;
@@ -24,6 +25,8 @@ use crate::options;
 
 pub(super) use schedule::Part;
 use schedule::chunks;
+use speculate::Margin;
+pub use speculate::{Drafts, Speculation};
 pub(super) use task::Running;
 use task::Task;
 
@@ -104,7 +107,7 @@ pub struct Engine<D = Box<dyn Decoder + Send>> {
     waiting: VecDeque<Task>,
     /// By age.
     pub(super) running: Vec<Running>,
-    pub(super) speculation: Option<(Speculation, Margin)>,
+    speculation: Option<(Speculation, Margin)>,
     pub(super) drafts: Drafts,
 }
 
@@ -141,7 +144,7 @@ impl Engine {
             let vocab_size = module.function(SCORE)?.vocab_size;
             options.tokenizer = LanguageFiles::tokenizer_within(model, vocab_size)?;
         }
-        let decoder = super::with_prefixes((module, model), options.slots, options.cache_tokens)?;
+        let decoder = with_prefixes((module, model), options.slots, options.cache_tokens)?;
         Self::on(decoder, options)
     }
 }

@@ -3,11 +3,11 @@
 //! A draft runs the same weights, but a router lets a token execute only where its score is above the threshold by a
 //! margin. What drafts leave in caches is taken back before the model itself runs over the drafted tokens, which are
 //! kept as long as they are those that the model chooses. A choice is a function of the logits and of the place of its
-//! draw ([`Sampling::choose`](super::Sampling::choose)), for draft and model alike, so that a continuation is, token by
+//! draw ([`Sampling::choose`](crate::decode::Sampling::choose)), for draft and model alike, so that a continuation is, token by
 //! token, what it would have been without drafts: at temperature 0, and drawn.
 
-use super::decoder::{Chunk, Decoder, Rows};
-use super::engine::{Engine, Part, Running};
+use super::{Engine, Part, Running};
+use crate::decode::decoder::{Chunk, Decoder, Rows};
 use crate::error::Error;
 
 /// How an engine drafts.
