@@ -23,12 +23,10 @@ use crate::model::Model;
 use crate::module::Module;
 use crate::options;
 
-pub(super) use schedule::Part;
-use schedule::chunks;
+use schedule::{Part, chunks};
 use speculate::Margin;
 pub use speculate::{Drafts, Speculation};
-pub(super) use task::Running;
-use task::Task;
+use task::{Running, Task};
 
 /// How an engine works.
 #[derive(Clone)]
@@ -97,18 +95,18 @@ impl Default for EngineOptions {
 /// Who has another thread for the engine reads a handle as an iterator, which waits for the next event:
 /// `backends/runtime/examples/engine.rs` does. Any [`Decoder`] can be stepped by [`Engine::on`].
 pub struct Engine<D = Box<dyn Decoder + Send>> {
-    pub(super) decoder: D,
-    pub(super) limits: Limits,
+    decoder: D,
+    limits: Limits,
     tokenizer: Option<Arc<dyn Tokenizer>>,
     /// Tokens from here on are never drawn.
-    pub(super) drawable: usize,
+    drawable: usize,
     free: Vec<Slot>,
     /// By age.
     waiting: VecDeque<Task>,
     /// By age.
-    pub(super) running: Vec<Running>,
+    running: Vec<Running>,
     speculation: Option<(Speculation, Margin)>,
-    pub(super) drafts: Drafts,
+    drafts: Drafts,
 }
 
 /// How many tokens a step ran, those included that ran before in a slot that was taken away.

@@ -97,11 +97,11 @@ impl<D: Decoder> Engine<D> {
 }
 
 /// Tokens of one that runs, by its index.
-pub(in crate::decode) struct Part {
-    pub(in crate::decode) index: usize,
-    pub(in crate::decode) range: Range<usize>,
+pub(super) struct Part {
+    pub(super) index: usize,
+    pub(super) range: Range<usize>,
     /// How many more tokens it may draft.
-    pub(in crate::decode) n_drafted: usize,
+    pub(super) n_drafted: usize,
 }
 
 pub(super) fn chunks<'a>(running: &'a [Running], plan: &[Part]) -> Vec<Chunk<'a>> {

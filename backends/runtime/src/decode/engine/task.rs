@@ -11,10 +11,10 @@ use crate::decode::tokenizer::Tokenizer;
 use crate::error::Error;
 
 /// A request with what has become of it.
-pub(in crate::decode) struct Task {
+pub(super) struct Task {
     pub(super) request: Request,
     /// Prompt and continuation.
-    pub(in crate::decode) tokens: Vec<u32>,
+    pub(super) tokens: Vec<u32>,
     /// Tokens whose decisions were sent.
     told: usize,
     text: Option<TextStream>,
@@ -23,13 +23,13 @@ pub(in crate::decode) struct Task {
 }
 
 /// One that has a slot.
-pub(in crate::decode) struct Running {
-    pub(in crate::decode) task: Task,
-    pub(in crate::decode) slot: Slot,
+pub(super) struct Running {
+    pub(super) task: Task,
+    pub(super) slot: Slot,
     /// Tokens that the decoder has committed.
-    pub(in crate::decode) committed: usize,
+    pub(super) committed: usize,
     /// Of one that drafts, for this step: the token that runs, and the draft of those that follow.
-    pub(in crate::decode) draft: Vec<u32>,
+    pub(super) draft: Vec<u32>,
 }
 
 impl Running {
@@ -105,7 +105,7 @@ impl Task {
     }
 
     /// The next token, by the logits of the last.
-    pub(in crate::decode) fn choose(&self, logits: &[f32], drawable: usize) -> u32 {
+    pub(super) fn choose(&self, logits: &[f32], drawable: usize) -> u32 {
         let draw = Draw { request: self.request.draw, position: self.tokens.len() as u64 };
         let logits = logits.get(..drawable).unwrap_or(logits);
         self.request.sampling.choose(logits, &self.tokens, draw)
