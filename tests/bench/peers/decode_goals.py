@@ -23,7 +23,7 @@ def step(report, slots, density):
 
 
 def form(report, name, density):
-    found = [row for row in report["forms"] if (row["form"], row["density"]) == (name, density)]
+    found = [row for row in report.get("forms", []) if (row["form"], row["density"]) == (name, density)]
     if not found:
         raise SystemExit(f"{report['model']}: no steps with `{name}` at density {density}")
     return found[0]

@@ -1,7 +1,7 @@
 //! Generation, above a step: what the host does with the logits of a model and the slots that it decodes in.
 //!
 //! A [`Decoder`] runs the next tokens of its slots; everything else here works on any of them. [`Cached`] computes those
-//! tokens alone. [`Recompute`] is the plainest one: it runs whole prefixes on a [`Session`]. An [`Engine`]
+//! tokens alone. [`Recompute`] is the plainest one: it runs whole prefixes on a [`Session`](crate::Session). An [`Engine`]
 //! continues many [`Request`]s on one, token by token as [`Sampling`] says, with drafts of its own if [`Speculation`] asks for them; [`beam::search`] looks for likely continuations as a whole.
 
 pub mod beam;
