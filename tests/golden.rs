@@ -512,6 +512,11 @@ fn all_forms_agree_under_any_decisions() {
     }
 }
 
+/// A batch under every decision, by code on two threads.
+fn on_two_threads<'a>(batch: &'a FlatBatch, weights: &'a Weights) -> Inputs<'a> {
+    Inputs { batch, routing: None, threads: Some(2), max_level: None, weights, progress: &|_| {} }
+}
+
 /// Empty sequences, single tokens and tile edges side by side in one batch.
 #[test]
 fn ragged_batches_agree() {
@@ -522,15 +527,7 @@ fn ragged_batches_agree() {
     for model in &models {
         // Nothing to compare is no agreement, but it runs.
         let batch = FlatBatch::default();
-        let inputs = Inputs {
-            batch: &batch,
-            routing: None,
-            threads: Some(2),
-            max_level: None,
-            weights,
-            progress: &|_| {},
-        };
-        assert!(matches!(verify::climb(model, &inputs), Err(LadderError::Nothing)));
+        assert!(matches!(verify::climb(model, &on_two_threads(&batch, weights)), Err(LadderError::Nothing)));
         let mut session = Session::new(model, Device::Cpu, Options::default()).unwrap();
         let empty = skipc_runtime::Batch { lengths: vec![0], ..Default::default() };
         assert!(session.run(&empty).unwrap().logits.is_empty());
@@ -547,15 +544,7 @@ fn ragged_batches_agree() {
             .collect();
         for model in &models {
             let batch = FlatBatch::from_sequences(rows.clone());
-            let inputs = Inputs {
-                batch: &batch,
-                routing: None,
-                threads: Some(2),
-                max_level: None,
-                weights,
-                progress: &|_| {},
-            };
-            let report = verify::climb(model, &inputs).unwrap();
+            let report = verify::climb(model, &on_two_threads(&batch, weights)).unwrap();
             assert!(report.ok(), "{lengths:?}: {report:?}");
         }
     }

@@ -223,9 +223,7 @@ impl WeightLayout {
             WeightLayout::Panels | WeightLayout::Levels => {
                 let (cols, terms) = (u64::from(PANEL_COLS), u64::from(panel_terms(dtype)));
                 let row = output / cols * u64::from(k).div_ceil(terms) + inner / terms;
-                let (output, factor) = (output % cols, inner % terms);
-                let by_factor = dtype == DType::I8;
-                (row, if by_factor { factor * cols + output } else { output * terms + factor })
+                (row, place_in_panel((output % cols, inner % terms), terms))
             }
             WeightLayout::Swizzled => {
                 let terms = u64::from(SWIZZLE_TERMS);
@@ -236,7 +234,16 @@ impl WeightLayout {
     }
 }
 
-/// Factors of an output that lie side by side in a panel: as many as fill four bytes.
+/// Where a row of a panel that has so many factors of each output has one of them: bytes lie factor by factor, see
+/// [`WeightLayout::Panels`].
+pub(crate) fn place_in_panel((output, factor): (u64, u64), terms: u64) -> u64 {
+    match terms == u64::from(panel_terms(DType::I8)) {
+        true => factor * u64::from(PANEL_COLS) + output,
+        false => output * terms + factor,
+    }
+}
+
+/// Factors of an output in a row of a panel: as many as fill four bytes.
 pub fn panel_terms(dtype: DType) -> u32 {
     (4 / dtype.size()).max(1)
 }

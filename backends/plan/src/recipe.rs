@@ -5,7 +5,7 @@ use skipc_artifact::target::DType;
 use skipc_ir::interp::functions;
 use skipc_ir::{F64, stacked_name};
 
-use crate::kernel::{BLOCK_TERMS, PANEL_COLS, SWIZZLE_TERMS, WeightLayout, panel_terms};
+use crate::kernel::{BLOCK_TERMS, PANEL_COLS, SWIZZLE_TERMS, WeightLayout, place_in_panel};
 use crate::stored::Stored;
 
 /// Steps of a recipe, at most: several times what the rules of any pass make. It bounds what a graph that folds its
@@ -194,19 +194,13 @@ fn of_one<N: Stored>(recipe: &[RecipeStep], weight: &dyn Fn(&str) -> Option<Vec<
 fn panels<N: Stored>(matrix: &[N], (rows, cols): (usize, usize), terms: usize) -> Option<Vec<N>> {
     let (width, depth) = (PANEL_COLS as usize, cols.div_ceil(terms.max(1)));
     let size = rows.div_ceil(width).checked_mul(depth.checked_mul(width * terms)?)?;
-    // As `WeightLayout::place` says: bytes lie factor by factor.
-    let is_bytes = terms == panel_terms(DType::I8) as usize;
-    let place = |of_panel: usize, factor: usize| match is_bytes {
-        true => factor * width + of_panel,
-        false => of_panel * terms + factor,
-    };
     let mut made = vec![N::ZERO; size];
     for (panel, rows) in made.chunks_exact_mut(depth * width * terms).zip(matrix.chunks(width * cols)) {
         for (of_panel, row) in rows.chunks_exact(cols).enumerate() {
             let groups = panel.chunks_exact_mut(width * terms);
             for (group, elements) in groups.zip(row.chunks(terms)) {
                 for (factor, element) in elements.iter().enumerate() {
-                    group[place(of_panel, factor)] = *element;
+                    group[place_in_panel((of_panel as u64, factor as u64), terms as u64) as usize] = *element;
                 }
             }
         }
@@ -326,6 +320,7 @@ mod tests {
 
     #[test]
     fn panels_hold_every_element_at_its_place() {
+        use crate::kernel::panel_terms;
         for (outputs, k) in [(1u32, 1u32), (32, 2), (33, 5), (70, 3)] {
             let matrix: Vec<f64> = (0..outputs * k).map(|at| f64::from(at) + 1.0).collect();
             for dtype in [DType::F32, DType::Bf16, DType::I8] {
