@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use skipc_ir::attr::Shape;
 use skipc_ir::interp::{self, Datum, Env, FlatBatch, Gf61, Number, Routing, Weights};
+use skipc_ir::port::RoleText;
 use skipc_ir::{
     Dim, Domain, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Value, random_score, stacked_name,
 };
@@ -185,8 +186,8 @@ impl Outside<'_> {
         match dim {
             Dim::Fixed(size) => Some((0..size as usize).collect()),
             Dim::Tokens => Some((0..self.batch.len()).collect()),
-            // Regions have no states.
-            Dim::Cached => None,
+            // Regions have no states, but rows that were gathered from one: it has as many as there are tokens.
+            Dim::Cached => Some((0..self.batch.len()).collect()),
             Dim::Count(set) => {
                 let of = self.sets.get(&set).copied().unwrap_or(Dim::Tokens);
                 let rows = self.rows(of, depth.checked_sub(1)?)?;
@@ -223,7 +224,8 @@ impl Outside<'_> {
                         Some(Datum::Real { cols, data: self.noise.numbers(name, rows.len() * cols) })
                     }
                     Elem::Int => {
-                        Some(Datum::Ints(rows.iter().map(|row| self.batch.positions[*row]).collect()))
+                        let ints = rows.iter().map(|row| self.batch.positions[*row]);
+                        Some(Datum::Ints(ints.flat_map(|int| std::iter::repeat_n(int, cols)).collect()))
                     }
                     Elem::Mask => Some(Datum::Mask(rows.iter().map(|row| !row.is_multiple_of(3)).collect())),
                 }
@@ -232,16 +234,26 @@ impl Outside<'_> {
     }
 }
 
+/// Whether what an input has is the batch's, or, of choices that are not replayed, what the interpreter has without it.
+fn is_known(role: &Role) -> bool {
+    matches!(role, Role::Tokens | Role::Positions | Role::Sequences | Role::Rows | Role::ForcedChoices { .. })
+}
+
 fn outputs<N: Domain>(graph: &Graph, seed: u64) -> Option<interp::Results<N>> {
     let (noise, routing) = (Noise::of_graph(graph, seed), TwoOfThree { seed });
     let batch = FlatBatch::from_sequences([&[0, 1, 1][..], &[1, 0][..]]);
     let sets = graph.values().filter_map(|value| graph.ty(value).as_rows());
     let outside = Outside { batch: &batch, routing: &routing, noise: &noise, sets: sets.collect() };
-    let mut tensors = BTreeMap::new();
+    let (mut tensors, mut rows) = (BTreeMap::new(), Vec::new());
     for port in graph.signature().inputs {
-        if let Role::Input { name } = &port.role {
-            tensors.insert(port.role.clone(), outside.datum(name, &port.ty)?);
+        if port.role == Role::Rows {
+            rows = noise.numbers("rows", batch.len() * port.ty.cols() as usize);
+        }
+        if !is_known(&port.role) {
+            let name = RoleText(&port.role).to_string();
+            tensors.insert(port.role.clone(), outside.datum(&name, &port.ty)?);
         }
     }
+    let batch = FlatBatch { rows, ..batch.clone() };
     skipc_ir::run(graph, &Env { batch: &batch, tensors, weights: &noise, routing: &routing }).ok()
 }

@@ -6,6 +6,7 @@ mod instances;
 mod limits;
 mod proofs;
 mod search;
+mod steps;
 mod twins;
 
 use skipc_ir::text::parse;
