@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use skipc_artifact::abi::HostKernel;
@@ -43,18 +43,15 @@ pub(super) struct Task {
     bound: u32,
     /// Its tiles, of which nothing is known before it is open.
     tiles: AtomicU32,
-    /// How many calls it is split into; [`CLOSED`] until the step before it has ended.
+    /// How many calls it is split into, once it is open.
     calls: AtomicU32,
     /// The call that is next.
     next: AtomicU32,
     /// How many calls have ended.
     done: AtomicU32,
-    /// When all had, in nanoseconds from the start of the run.
+    /// When all had, in nanoseconds from the start of the run; 0 if it had none.
     ended: AtomicU64,
 }
-
-/// The number of calls of a task that may not begin yet.
-const CLOSED: u32 = u32::MAX;
 
 impl Task {
     pub(super) fn new((entry, kernel): (&Entry, HostKernel), args: Pointers, bound: u32) -> Self {
@@ -65,7 +62,7 @@ impl Task {
             launch: entry.launch.clone(),
             bound,
             tiles: AtomicU32::new(0),
-            calls: AtomicU32::new(CLOSED),
+            calls: AtomicU32::new(0),
             next: AtomicU32::new(0),
             done: AtomicU32::new(0),
             ended: AtomicU64::new(0),
@@ -74,8 +71,7 @@ impl Task {
 
     /// As it was before a run.
     fn reset(&mut self) {
-        self.calls = AtomicU32::new(CLOSED);
-        for count in [&mut self.tiles, &mut self.next, &mut self.done] {
+        for count in [&mut self.tiles, &mut self.calls, &mut self.next, &mut self.done] {
             *count = AtomicU32::new(0);
         }
         self.ended = AtomicU64::new(0);
@@ -118,6 +114,8 @@ pub struct Call {
 /// they ran on: nobody waits for a thread that has nothing to do.
 pub(super) struct Tasks {
     tasks: Vec<Task>,
+    /// The step that runs, and all behind the last: what threads wait for, so that those without work cost nobody anything.
+    open: AtomicUsize,
     threads: u32,
     started: Instant,
     /// The calls of each thread, if they are wanted. Each thread has a list of its own, so that no lock is ever waited for.
@@ -134,7 +132,13 @@ impl Tasks {
     pub(super) unsafe fn begin(mut tasks: Vec<Task>, threads: usize, with_calls: bool) -> Self {
         tasks.iter_mut().for_each(Task::reset);
         let calls = (0..if with_calls { threads } else { 0 }).map(|_| Mutex::default()).collect();
-        let tasks = Self { tasks, threads: threads as u32, started: Instant::now(), calls };
+        let tasks = Self {
+            tasks,
+            open: AtomicUsize::new(0),
+            threads: threads as u32,
+            started: Instant::now(),
+            calls,
+        };
         // SAFETY: passed on from the caller; nothing runs yet.
         unsafe { tasks.open(0) };
         tasks
@@ -146,7 +150,7 @@ impl Tasks {
     ///
     /// All steps before it have ended.
     unsafe fn open(&self, first: usize) {
-        for task in self.tasks.iter().skip(first) {
+        for (idx, task) in self.tasks.iter().enumerate().skip(first) {
             // SAFETY: passed on from the caller, and the arguments are as the maker of the tasks says.
             let rows = unsafe { task.rows() };
             let tiles = task.launch.host_tiles(rows);
@@ -156,15 +160,14 @@ impl Tasks {
                 }
                 _ => calls(rows, tiles),
             };
-            task.tiles.store(tiles, Ordering::Relaxed);
-            if calls == 0 {
-                task.ended.store(self.started.elapsed().as_nanos() as u64, Ordering::Relaxed);
-            }
-            task.calls.store(calls, Ordering::Release);
             if calls > 0 {
+                task.tiles.store(tiles, Ordering::Relaxed);
+                task.calls.store(calls, Ordering::Relaxed);
+                self.open.store(idx, Ordering::Release);
                 return;
             }
         }
+        self.open.store(self.tasks.len(), Ordering::Release);
     }
 
     /// Takes part in all steps.
@@ -175,9 +178,9 @@ impl Tasks {
     pub(super) unsafe fn run(&self, thread: usize, scratch: *mut u8) {
         let mut own = self.calls.get(thread).and_then(|calls| calls.lock().ok());
         let now = || self.started.elapsed().as_nanos() as u64;
-        for (idx, task) in self.tasks.iter().enumerate() {
-            wait_until(|| task.calls.load(Ordering::Acquire) != CLOSED);
-            let calls = task.calls.load(Ordering::Acquire);
+        let mut idx = self.open.load(Ordering::Acquire);
+        while let Some(task) = self.tasks.get(idx) {
+            let calls = task.calls.load(Ordering::Relaxed);
             loop {
                 let call = task.next.fetch_add(1, Ordering::Relaxed);
                 if call >= calls {
@@ -197,6 +200,9 @@ impl Tasks {
                     unsafe { self.open(idx + 1) };
                 }
             }
+            let ended = idx;
+            wait_until(|| self.open.load(Ordering::Acquire) != ended);
+            idx = self.open.load(Ordering::Acquire);
         }
     }
 }
@@ -211,9 +217,12 @@ impl Tasks {
 
 /// What each step took in the run that has ended.
 pub(super) fn times(tasks: &[Task]) -> Vec<Duration> {
-    let ended = tasks.iter().map(|task| task.ended.load(Ordering::Relaxed));
-    let before = std::iter::once(0).chain(ended.clone());
-    ended.zip(before).map(|(ended, before)| Duration::from_nanos(ended.saturating_sub(before))).collect()
+    let mut before = 0;
+    let took = tasks.iter().map(|task| {
+        let ended = task.ended.load(Ordering::Relaxed).max(before);
+        Duration::from_nanos(ended - std::mem::replace(&mut before, ended))
+    });
+    took.collect()
 }
 
 /// How many calls so many rows are split into. A matmul's order of sums may depend on its size, so the number of
