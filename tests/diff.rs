@@ -77,10 +77,11 @@ fn one_option_is_named_with_its_kernels_and_its_cost() {
     let by_llvm = compiled(dir.path(), "llvm.skp", &[]);
     let by_cranelift = compiled(dir.path(), "cranelift.skp", &CRANELIFT);
     // The option, what is named, and whether kernels, figures of memory, cost and code differ.
-    let cases: [(&[&str], &str, [bool; 4]); 8] = [
+    let cases: [(&[&str], &str, [bool; 4]); 9] = [
         (&["--max-tokens", "16"], "--max-tokens", [true, false, false, false]),
         (&["--no-steps"], "--no-steps", [true, true, false, true]),
         (&["--kv", "eager"], "--kv", [true, true, false, true]),
+        (&["--skip-runs", "together"], "--skip-runs", [true, true, false, true]),
         (&["--dtype", "cpu=bf16"], "--target cpu", [true, true, true, true]),
         (&["--dtype", "cpu=q8"], "--dtype", [true, true, true, true]),
         (&["--cpu-backend", "cranelift"], "--cpu-backend", [true, true, true, true]),

@@ -19,7 +19,8 @@
 //! 5. `cse` again: what became of two blocks, or was simplified, may be equal to something else now;
 //! 6. `dce` last, over what nobody used to begin with.
 //!
-//! [`plain_pipeline`] is the same without `saturate`.
+//! [`plain_pipeline`] is the same without `saturate`, [`step_pipeline`] with `collapse_runs` behind it, which takes the routers out of the
+//! blocks that `saturate` looks at.
 //!
 //! # Reading order
 //!
@@ -40,4 +41,4 @@ pub mod table;
 pub use manager::{CODES, Error, PassReport, Report, run, run_reported};
 pub use options::Options;
 pub use patch::{Applied, Operand, Patch};
-pub use table::{PassInfo, TABLE, default_pipeline, plain_pipeline};
+pub use table::{PassInfo, TABLE, default_pipeline, plain_pipeline, step_pipeline};

@@ -61,6 +61,8 @@ passes! {
     "cse" needs "nothing" ensures "no two nodes of equal op and operands, routes aside" = Run::Edit(cse::edits);
     /// Gives each block of the model the cheapest form that the rules find, at the densities of its routers.
     "saturate" needs "nothing" ensures "no block costs more than before" = Run::Rewrite(rewrite::edits);
+    /// Lets the routers of a run of layers see the rows with which the run begins, in one matmul, and again those that a layer changed.
+    "collapse_runs" needs "nothing" ensures "no router alone reads what layers scattered" = Run::Edit(routing::collapse_runs::edits);
     /// Removes what no output depends on.
     "dce" needs "nothing" ensures "every node is used" = Run::Edit(dce::edits);
     /// Checks that the backends can compile the graph.
@@ -70,6 +72,13 @@ passes! {
 /// The passes that the compiler runs if nobody asks for others. The order is explained in the crate's documentation.
 pub fn default_pipeline() -> Vec<String> {
     ["merge_routes", "cse", "canonicalize", "saturate", "cse", "dce"].map(str::to_owned).to_vec()
+}
+
+/// [`default_pipeline`] for steps of generation, few of whose rows execute a layer.
+pub fn step_pipeline() -> Vec<String> {
+    ["merge_routes", "cse", "canonicalize", "saturate", "collapse_runs", "cse", "dce"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// [`default_pipeline`] without `saturate`: what keeps every bit of every value.

@@ -16,7 +16,7 @@ use crate::cost::bucketing::tuning::Tuning;
 use crate::cost::bucketing::{Found, modelled, tuned};
 use crate::diagnostic::Diagnostic;
 use crate::driver::pack;
-use crate::driver::pipeline::{self, Compiled, Request, Variant};
+use crate::driver::pipeline::{self, Compiled, Request, SkipRuns, Variant};
 use crate::driver::targets::Targets;
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
@@ -190,6 +190,7 @@ fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Error> {
         cpu_levels: args.cpu_levels.into(),
         steps: !args.no_steps,
         key_values: args.kv.map(KeyValues::from),
+        skip_runs: args.skip_runs.map(SkipRuns::from).unwrap_or_default(),
         max_tokens: args.max_tokens,
         passes: args.passes.clone(),
         verify_each: args.verify_each,

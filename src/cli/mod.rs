@@ -51,7 +51,7 @@ pub use exit::{exit_code, say, show};
 pub use serve::ServeArgs;
 pub use skipc_runtime::command::{Files, TrustArgs};
 pub use source::CheckpointArgs;
-pub use values::{CpuBackendArg, CpuLevelsArg, KeyValuesArg, VariantArg};
+pub use values::{CpuBackendArg, CpuLevelsArg, KeyValuesArg, SkipRunsArg, VariantArg};
 
 /// Compiles models whose tokens decide, layer by layer, whether the layer runs.
 #[derive(Debug, Parser)]
@@ -234,6 +234,12 @@ pub struct CompileArgs {
     /// token of its sequence executes the layer [default: lazy for `cpu` if the model skips at least half, else eager].
     #[arg(long, value_enum, value_name = "WHEN")]
     pub kv: Option<KeyValuesArg>,
+
+    /// What the routers of layers that follow one another read in a step: `together`, the tokens that come to the first layer
+    /// of a run, in one matmul, and again those that a layer of it changes; `apart`, each those that come to its own layer
+    /// [default: apart].
+    #[arg(long, value_enum, value_name = "HOW", conflicts_with_all = ["no_steps", "passes"])]
+    pub skip_runs: Option<SkipRunsArg>,
 
     /// Largest number of tokens of one step, all sequences together; batches of more are cut into steps [default: the model's max_positions, 16 times as many with a pooled
     /// head].

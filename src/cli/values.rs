@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use skipc_artifact::image::HostLevel;
 
 use crate::driver::backends::{CpuBackend, CpuLevels};
-use crate::driver::pipeline::Variant;
+use crate::driver::pipeline::{SkipRuns, Variant};
 use crate::frontend::lower::KeyValues;
 
 /// Names of what generates code for the host.
@@ -80,6 +80,24 @@ impl From<KeyValuesArg> for KeyValues {
         match arg {
             KeyValuesArg::Eager => KeyValues::Eager,
             KeyValuesArg::Lazy => KeyValues::Lazy,
+        }
+    }
+}
+
+/// Names of what routers read in steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SkipRunsArg {
+    /// Each the tokens that come to its layer.
+    Apart,
+    /// All of a run of layers the tokens that come to the first.
+    Together,
+}
+
+impl From<SkipRunsArg> for SkipRuns {
+    fn from(arg: SkipRunsArg) -> SkipRuns {
+        match arg {
+            SkipRunsArg::Apart => SkipRuns::Apart,
+            SkipRunsArg::Together => SkipRuns::Together,
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::diagnostic::Diagnostic;
 use crate::driver::backends;
 use crate::driver::backends::{CpuBackend, CpuLevels};
 use crate::driver::constants;
-use crate::driver::pipeline::{Compiled, LinkedOf, Phase, PlanOf, Request, find_linked};
+use crate::driver::pipeline::{Compiled, LinkedOf, Phase, PlanOf, Request, SkipRuns, find_linked};
 use crate::driver::rewrites::{self, OfFunction};
 use crate::driver::trace::{self, Progress, Trace};
 use crate::error::{Error, ErrorKind};
@@ -135,6 +135,8 @@ pub(crate) fn flags(request: &Request) -> Vec<String> {
     flags.extend((has_cpu && request.in_8_bits).then(|| "--dtype cpu=q8".to_owned()));
     flags.extend((!request.steps).then(|| "--no-steps".to_owned()));
     flags.extend(request.key_values.map(|when| format!("--kv {}", when.name())));
+    let is_own = request.skip_runs != SkipRuns::default();
+    flags.extend(is_own.then(|| format!("--skip-runs {}", request.skip_runs.name())));
     flags.extend(request.max_tokens.map(|n| format!("--max-tokens {n}")));
     flags.extend(request.passes.as_ref().map(|passes| format!("--passes {}", passes.join(","))));
     flags.extend(request.fuel.map(|fuel| format!("--fuel {fuel}")));

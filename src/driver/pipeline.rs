@@ -61,10 +61,33 @@ impl Variant {
         }
     }
 
-    fn default_passes(self) -> Vec<String> {
+    fn default_passes(self, function: Function, skip_runs: SkipRuns) -> Vec<String> {
         match self {
+            Variant::Fused if (function, skip_runs) == (Function::Step, SkipRuns::Together) => {
+                skipc_passes::step_pipeline()
+            }
             Variant::Fused | Variant::Masked => skipc_passes::default_pipeline(),
             Variant::Unfused => skipc_passes::plain_pipeline(),
+        }
+    }
+}
+
+/// What the routers of layers that follow one another read in steps of generation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SkipRuns {
+    /// Each the tokens as they come to its layer.
+    #[default]
+    Apart,
+    /// All of a run those that come to its first layer, in one matmul, and again those that a layer of it changes.
+    Together,
+}
+
+impl SkipRuns {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            SkipRuns::Apart => "apart",
+            SkipRuns::Together => "together",
         }
     }
 }
@@ -85,6 +108,8 @@ pub struct Request {
     pub steps: bool,
     /// When steps compute the keys and values of tokens that skip; by default what is faster ([`key_values`]).
     pub key_values: Option<KeyValues>,
+    /// What the routers of layers that follow one another read in steps.
+    pub skip_runs: SkipRuns,
     /// Largest number of tokens of a step; by default as many as [`usual_step`](crate::frontend::stream::Stream::usual_step) says.
     pub max_tokens: Option<u32>,
     /// Passes instead of the default list.
@@ -111,6 +136,7 @@ impl Request {
             cpu_levels: CpuLevels::default(),
             steps: true,
             key_values: None,
+            skip_runs: SkipRuns::default(),
             max_tokens: None,
             passes: None,
             verify_each: false,
@@ -214,7 +240,7 @@ pub fn compile(model: &Model, request: &Request, trace: &mut Trace) -> Result<Co
     for function in functions {
         let key_values = request.key_values.unwrap_or_else(|| key_values(model, &request.targets));
         let lowered = lower_model(model, request.variant, (function, key_values), trace)?;
-        let (legal, report) = run_passes(lowered.clone(), model, request, trace)?;
+        let (legal, report) = run_passes(lowered.clone(), (model, function), request, trace)?;
         let mut plans: Vec<PlanOf> = Vec::new();
         for (target, dtype) in &request.targets {
             if find_plan(&plans, target, *dtype).is_none() {
@@ -254,7 +280,7 @@ pub fn check(model: &Model) -> Result<Graph, Error> {
 pub fn optimised(model: &Model, request: &Request) -> Result<Graph, Error> {
     let mut trace = Trace::silent();
     let lowered = lower_model(model, request.variant, SCORE, &mut trace)?;
-    Ok(run_passes(lowered, model, request, &mut trace)?.0.graph().clone())
+    Ok(run_passes(lowered, (model, Function::Score), request, &mut trace)?.0.graph().clone())
 }
 
 /// What scores, which has no steps.
@@ -294,12 +320,12 @@ fn lower_model(
 
 fn run_passes(
     graph: Graph,
-    model: &Model,
+    (model, function): (&Model, Function),
     request: &Request,
     trace: &mut Trace,
 ) -> Result<(Legal, skipc_passes::Report), Error> {
     trace.begin("passes");
-    let (names, options) = passes(model, request);
+    let (names, options) = passes((model, function), request);
     let mut dumped = Ok(());
     let ran = skipc_passes::run_reported(graph, &names, &options, &mut |pass, graph| {
         if dumped.is_ok() {
@@ -323,9 +349,13 @@ fn run_passes(
     Ok((legal, report))
 }
 
-/// The passes that run over a model's graphs, in order, and how.
-pub fn passes(model: &Model, request: &Request) -> (Vec<String>, skipc_passes::Options) {
-    let names = request.passes.clone().unwrap_or_else(|| request.variant.default_passes());
+/// The passes that run over the graph of a model's function, in order, and how.
+pub fn passes(
+    (model, function): (&Model, Function),
+    request: &Request,
+) -> (Vec<String>, skipc_passes::Options) {
+    let default = || request.variant.default_passes(function, request.skip_runs);
+    let names = request.passes.clone().unwrap_or_else(default);
     let options = skipc_passes::Options {
         verify_each: request.verify_each,
         fuel: request.fuel,
@@ -404,7 +434,7 @@ fn plan(
 pub fn planned(model: &Model, (target, dtype): (&Target, DType), request: &Request) -> Result<Plan, Error> {
     let mut trace = Trace::silent();
     let lowered = lower_model(model, request.variant, SCORE, &mut trace)?;
-    let (legal, _) = run_passes(lowered, model, request, &mut trace)?;
+    let (legal, _) = run_passes(lowered, (model, Function::Score), request, &mut trace)?;
     plan(&legal, model, (target, dtype), request, &mut trace)
 }
 
@@ -431,7 +461,7 @@ pub fn plan_only(
 ) -> Result<(Plan, Vec<u8>), Error> {
     let mut trace = Trace::silent();
     let lowered = lower_model(model, request.variant, SCORE, &mut trace)?;
-    let (legal, _) = run_passes(lowered, model, request, &mut trace)?;
+    let (legal, _) = run_passes(lowered, (model, Function::Score), request, &mut trace)?;
     let plan = plan(&legal, model, (&Target::Cpu, dtype), request, &mut trace)?;
     let linked = skipc_plan::link([(Function::Score.name(), &plan)]);
     let linked = linked.map_err(|error| Error::internal("plan::broken", &error))?;

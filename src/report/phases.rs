@@ -5,6 +5,7 @@ use skipc_passes::run_reported;
 
 use crate::driver::pipeline::{self, Request};
 use crate::error::Error;
+use crate::frontend::lower::Function;
 use crate::frontend::spec::model::Model;
 
 /// A graph and the phase that made it.
@@ -23,10 +24,10 @@ pub struct Phase {
 pub(super) fn between(
     lowered: Graph,
     legal: Graph,
-    model: &Model,
+    of: (&Model, Function),
     request: &Request,
 ) -> Result<Vec<Phase>, Error> {
-    let (names, options) = pipeline::passes(model, request);
+    let (names, options) = pipeline::passes(of, request);
     let mut phases = vec![Phase { name: "lowered".to_owned(), graph: lowered.clone() }];
     let ran = run_reported(lowered, &names, &options, &mut |pass, graph| {
         let runs = phases.iter().filter(|phase| phase.name.split('-').next() == Some(pass)).count();

@@ -21,11 +21,12 @@ use crate::driver::backends::CpuBackend;
 use crate::driver::contents::Contents;
 use crate::driver::original::model_of;
 use crate::driver::pack::{TUNING_FLAG, tuning_flag};
-use crate::driver::pipeline::{self, Compiled, Request};
+use crate::driver::pipeline::{self, Compiled, Request, SkipRuns};
 use crate::driver::rewrites::{self, OfFunction};
 use crate::driver::trace::Trace;
 use crate::error::Error;
 use crate::frontend::language::ast::Ast;
+use crate::frontend::lower;
 use crate::frontend::source::Source;
 use crate::frontend::spec::model::Model;
 
@@ -119,7 +120,8 @@ impl Subject {
                     let legal = format!("ir/{function}/legal.sir");
                     let section = artifact.entry(&legal, SectionKind::Ir).map_err(failed)?;
                     let legal = graph(path, &legal, &text(section)?)?;
-                    let phases = phases::between(lowered, legal, &model, &request)?;
+                    let of = lower::Function::named(function).unwrap_or(lower::Function::Score);
+                    let phases = phases::between(lowered, legal, (&model, of), &request)?;
                     functions.push(Function { name: (*function).to_owned(), phases });
                 }
                 (SectionKind::Plan, ["plan", name, _]) => {
@@ -173,7 +175,7 @@ impl Subject {
         let mut functions = Vec::new();
         for phase in &compiled.phases {
             let legal = phase.legal.graph().clone();
-            let phases = phases::between(phase.lowered.clone(), legal, &model, &request)?;
+            let phases = phases::between(phase.lowered.clone(), legal, (&model, phase.function), &request)?;
             functions.push(Function { name: phase.function.name().to_owned(), phases });
         }
         let rewrites = compiled.phases.iter().map(|phase| OfFunction {
@@ -224,6 +226,10 @@ impl Subject {
 fn request_of(flags: &[String]) -> Request {
     let value = |name: &str| flags.iter().find_map(|flag| flag.strip_prefix(name)?.strip_prefix(' '));
     let mut request = Request::host();
+    request.skip_runs = match value("--skip-runs") {
+        Some("together") => SkipRuns::Together,
+        _ => SkipRuns::Apart,
+    };
     request.passes = value("--passes").map(|passes| passes.split(',').map(str::to_owned).collect());
     request.fuel = value("--fuel").and_then(|fuel| fuel.parse().ok());
     let named = |backend: &CpuBackend| Some(backend.name()) == value("--cpu-backend");

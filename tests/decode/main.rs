@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use std::path::Path;
 
 use skipc::driver::pack;
-use skipc::driver::pipeline::{self, Request};
+use skipc::driver::pipeline::{self, Request, SkipRuns};
 use skipc::driver::trace::Trace;
 use skipc::frontend::lower::{Function, KeyValues};
 use skipc::frontend::spec;
@@ -30,12 +30,13 @@ const TOLERANCE: f32 = 2e-4;
 
 const SLOTS: u32 = 5;
 
-fn artefact(spec: &Path, weights: &Path, key_values: KeyValues) -> Model {
+fn artefact(spec: &Path, weights: &Path, (key_values, skip_runs): (KeyValues, SkipRuns)) -> Model {
     let model = spec::load(spec).expect("a spec");
     let weights = Weights::open(weights, &model).expect("weights");
     let request = Request {
         targets: vec![(Target::Cpu, DType::F32)],
         key_values: Some(key_values),
+        skip_runs,
         max_tokens: Some(2048),
         ..Request::here()
     };
@@ -45,9 +46,13 @@ fn artefact(spec: &Path, weights: &Path, key_values: KeyValues) -> Model {
 }
 
 fn example(key_values: KeyValues) -> Model {
+    example_with(key_values, SkipRuns::Apart)
+}
+
+fn example_with(key_values: KeyValues, skip_runs: SkipRuns) -> Model {
     let [spec, weights] =
         ["models/kjv-12l-d25.toml", "models/kjv-12l-d25.safetensors"].map(|path| Path::new(path).to_owned());
-    artefact(&spec, &weights, key_values)
+    artefact(&spec, &weights, (key_values, skip_runs))
 }
 
 /// A decoder of a model with so many slots.
@@ -343,9 +348,14 @@ fn slots_beside_others_give_what_they_give_alone() {
 
 #[test]
 fn slots_of_the_example_give_what_whole_prefixes_give() {
-    for key_values in [KeyValues::Eager, KeyValues::Lazy] {
-        let what = format!("the example, {key_values:?}");
-        let known = exercise(&what, decoders(&example(key_values), 24), false, 120, &mut Rng(1));
+    for (key_values, skip_runs) in [
+        (KeyValues::Eager, SkipRuns::Apart),
+        (KeyValues::Lazy, SkipRuns::Apart),
+        (KeyValues::Lazy, SkipRuns::Together),
+    ] {
+        let what = format!("the example, {key_values:?}, {skip_runs:?}");
+        let model = example_with(key_values, skip_runs);
+        let known = exercise(&what, decoders(&model, 24), false, 120, &mut Rng(1));
         assert_eq!(known, 0);
     }
 }
@@ -384,11 +394,12 @@ fn slots_of_golden_models_give_what_whole_prefixes_give() {
         if model.keeps_prompts() {
             continue;
         }
-        for (idx, key_values) in (0..).zip([KeyValues::Eager, KeyValues::Lazy]) {
-            let (cached, whole) = decoders(&artefact(&case.spec, &case.weights, key_values), 24);
+        let forms = [(KeyValues::Eager, SkipRuns::Apart), (KeyValues::Lazy, SkipRuns::Together)];
+        for (idx, form) in (0..).zip(forms) {
+            let (cached, whole) = decoders(&artefact(&case.spec, &case.weights, form), 24);
             let begin_alike = (seed + idx).is_multiple_of(2);
             let cached = if begin_alike { cached.sharing_prefixes() } else { cached };
-            let what = format!("{}, {key_values:?}, begin alike: {begin_alike}", case.name);
+            let what = format!("{}, {form:?}, begin alike: {begin_alike}", case.name);
             exercise(&what, (cached, whole), begin_alike, 24, &mut Rng(seed));
         }
         checked += 1;
@@ -447,7 +458,8 @@ fn layers_that_nobody_executed_yet_give_what_whole_sequences_give() {
     let mut n_cases = 0;
     for name in ["gumbel-active-rope", "gumbel-raw-active", "sigmoid-raw-active", "wrap-both-active"] {
         let folder = Path::new("tests/golden").join(name);
-        let model = artefact(&folder.join("spec.toml"), &folder.join("weights.safetensors"), KeyValues::Lazy);
+        let form = (KeyValues::Lazy, SkipRuns::Together);
+        let model = artefact(&folder.join("spec.toml"), &folder.join("weights.safetensors"), form);
         let mut session = Session::new(&model, Device::Cpu, Options::default()).expect("a session");
         let n_routers = session.run(&Batch::of_sequence(vec![1])).expect("logits").gates.len();
         for (which, executes) in executed.iter().enumerate() {

@@ -87,7 +87,7 @@ pub(crate) fn compile(
 ) -> Result<Forms, String> {
     let gathered = lowered(compiler, subject, function, Skipping::Gathered)?;
     let masked = lowered(compiler, subject, function, Skipping::Masked)?;
-    let (passed, legal) = passed(compiler, &gathered)?;
+    let (passed, legal) = passed(compiler, &gathered, &skipc_passes::default_pipeline())?;
     let mut forms = Forms {
         gathered: GraphForm::new(gathered).with_scores(),
         masked: GraphForm::new(masked),
@@ -147,11 +147,14 @@ pub(crate) fn lowered_step(
 }
 
 /// A lowered graph after the passes, and what the gate before the planner makes of it.
-pub(crate) fn passed(compiler: &dyn Compiler, gathered: &Graph) -> Result<(Graph, Legal), String> {
+pub(crate) fn passed(
+    compiler: &dyn Compiler,
+    gathered: &Graph,
+    passes: &[String],
+) -> Result<(Graph, Legal), String> {
     let options = skipc_passes::Options::default();
-    let passed =
-        skipc_passes::run(gathered.clone(), &skipc_passes::default_pipeline(), &options, &mut |_, _| {})
-            .map_err(|error| error.to_string())?;
+    let passed = skipc_passes::run(gathered.clone(), passes, &options, &mut |_, _| {})
+        .map_err(|error| error.to_string())?;
     let passed = compiler.passed(passed);
     let legal = skipc_ir::legalize(passed.clone()).map_err(|errors| format!("not legal: {}", errors[0]))?;
     Ok((passed, legal))

@@ -78,6 +78,11 @@ impl Function {
     /// All of them.
     pub const ALL: [Function; 3] = [Function::Score, Function::Generate, Function::Step];
 
+    /// The function of this name.
+    pub fn named(name: &str) -> Option<Function> {
+        Function::ALL.into_iter().find(|function| function.name() == name)
+    }
+
     /// Its name in the artefact.
     pub fn name(self) -> &'static str {
         match self {
