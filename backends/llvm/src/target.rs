@@ -43,6 +43,8 @@ pub enum Feature {
     SetMaxNReg,
     /// Programmatic dependent launch (`griddepcontrol`).
     GridDependency,
+    /// Clusters of blocks that read each other's shared memory.
+    Clusters,
 }
 
 impl CudaTarget {
@@ -117,7 +119,9 @@ impl CudaTarget {
             }
             // Later architectures replaced it by another tensor-core interface.
             Feature::Wgmma => self == Self::Sm90a,
-            Feature::TensorMap | Feature::GridDependency | Feature::SetMaxNReg => self >= Self::Sm90a,
+            Feature::TensorMap | Feature::GridDependency | Feature::SetMaxNReg | Feature::Clusters => {
+                self >= Self::Sm90a
+            }
         }
     }
 
@@ -153,6 +157,7 @@ impl fmt::Display for Feature {
             Self::TensorMap => "bulk tensor copies",
             Self::SetMaxNReg => "setmaxnreg",
             Self::GridDependency => "griddepcontrol",
+            Self::Clusters => "clusters of blocks",
         })
     }
 }

@@ -7,6 +7,7 @@
 //! Integers stand for sizes and places: `/`, `%` and `>>` are unsigned, comparisons are signed, and
 //! nothing wraps in a kernel of a verified plan.
 
+mod cluster;
 mod flow;
 pub(crate) mod math;
 mod mbarrier;
@@ -24,7 +25,8 @@ pub(crate) use math::Arith;
 pub(crate) use memory::Access;
 use value::Ty;
 pub(crate) use value::{
-    BF16, Bool, F32, Float, GPtr, I8, I32, I64, Int, Long, Operand, SPtr, V2, V4, Val, pack_bf16, unpack_bf16,
+    BF16, Bool, CPtr, F32, Float, GPtr, I8, I32, I64, Int, Long, Operand, Ptr, SPtr, V2, V4, Val, pack_bf16,
+    unpack_bf16,
 };
 pub(crate) use wgmma::ROW_BYTES;
 
@@ -34,6 +36,17 @@ const SHARED_SYMBOL: &str = "shared_memory";
 /// Bytes of which the start of shared memory is a multiple: those of eight swizzled rows (PTX ISA 9.0, section
 /// 9.7.15.5.1).
 const SHARED_ALIGNMENT: u32 = 1024;
+
+/// What the blocks of a kernel are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocks {
+    /// Threads of a block.
+    pub(crate) threads: u32,
+    /// How many blocks a multiprocessor should hold, which bounds the registers.
+    pub(crate) at_once: u32,
+    /// Blocks side by side that are a cluster; 1 where there are none.
+    pub(crate) cluster: u32,
+}
 
 /// One kernel while it is written.
 pub(crate) struct Code {
@@ -76,27 +89,25 @@ impl Code {
         self.op(format_args!("llvm.mlir.addressof @{SHARED_SYMBOL} : !llvm.ptr<3>"))
     }
 
-    /// The kernel as an MLIR function. `threads` is the size of a block, `min_blocks` how many of
-    /// them a multiprocessor should hold, which bounds the registers.
+    /// The kernel as an MLIR function, whose blocks are of this form.
     ///
     /// Of the parameters that `is_read_only` names, nothing that is written while the kernel runs lies behind them: their loads
     /// may move past stores, and become `ld.global.nc`. Those that are written say nothing about others, because threads of a
     /// block exchange what they wrote around barriers.
-    pub(crate) fn finish(
-        self,
-        symbol: &str,
-        threads: u32,
-        min_blocks: u32,
-        is_read_only: impl Fn(u32) -> bool,
-    ) -> String {
+    pub(crate) fn finish(self, symbol: &str, blocks: Blocks, is_read_only: impl Fn(u32) -> bool) -> String {
         let param = |idx: u32| {
             let reads = if is_read_only(idx) { ", llvm.noalias, llvm.readonly" } else { "" };
             format!("%{idx}: !llvm.ptr<1> {{llvm.align = 16 : i64{reads}}}")
         };
         let params: Vec<String> = (0..self.params).map(param).collect();
+        let Blocks { threads, at_once, cluster } = blocks;
+        let cluster = match cluster {
+            1 => String::new(),
+            blocks => format!(", nvvm.cluster_dim = array<i32: 1, {blocks}, 1>"),
+        };
         format!(
             "llvm.func @{symbol}({}) attributes {{nvvm.kernel, nvvm.reqntid = array<i32: {threads}, 1, 1>, \
-             nvvm.minctasm = {min_blocks} : i32}} {{\n{}  llvm.return\n}}\n",
+             nvvm.minctasm = {at_once} : i32{cluster}}} {{\n{}  llvm.return\n}}\n",
             params.join(", "),
             self.text.into_inner()
         )

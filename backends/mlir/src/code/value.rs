@@ -55,6 +55,8 @@ types! {
     Global = "!llvm.ptr<1>";
     /// Shared memory of the block.
     Shared = "!llvm.ptr<3>";
+    /// Shared memory of a block of the cluster.
+    ClusterShared = "!llvm.ptr<7>";
     /// Four words: what `ldmatrix` yields.
     Fragment = "!llvm.struct<(i32, i32, i32, i32)>";
 }
@@ -77,6 +79,7 @@ impl<T: Elem> Ty for V4<T> {
 pub(crate) trait Ptr: Ty {}
 impl Ptr for Global {}
 impl Ptr for Shared {}
+impl Ptr for ClusterShared {}
 
 /// A value of the kernel that is being written.
 pub(crate) struct Val<'c, T> {
@@ -92,6 +95,7 @@ pub(crate) type Float<'c> = Val<'c, F32>;
 pub(crate) type Double<'c> = Val<'c, F64>;
 pub(crate) type GPtr<'c> = Val<'c, Global>;
 pub(crate) type SPtr<'c> = Val<'c, Shared>;
+pub(crate) type CPtr<'c> = Val<'c, ClusterShared>;
 
 impl<T> Clone for Val<'_, T> {
     fn clone(&self) -> Self {

@@ -16,6 +16,8 @@ pub(super) struct Generated {
     pub(super) shared_bytes: u32,
     /// Blocks that a multiprocessor should hold; bounds the registers.
     pub(super) min_blocks: u32,
+    /// Blocks across that are a cluster; 1 where there are none.
+    pub(super) cluster: u32,
     /// What it needs of the target.
     pub(super) features: Vec<Feature>,
     /// Which of several forms it has, with its tile, human-readable; empty if there is one only.
@@ -33,6 +35,7 @@ impl Generated {
             threads,
             shared_bytes: 0,
             min_blocks: 1,
+            cluster: 1,
             features: Vec::new(),
             form: String::new(),
             persistent: false,

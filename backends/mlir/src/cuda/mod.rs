@@ -25,7 +25,7 @@ use skipc_plan::kernel::{Access, Body, Kernel, Slot};
 
 use generated::Generated;
 
-use crate::code::Code;
+use crate::code::{Blocks, Code};
 use crate::error::Error;
 use crate::session::Session;
 
@@ -69,7 +69,8 @@ pub fn lower(
         }
         // No two parameters of a step overlap in memory, as the plan's verifier sees to.
         let is_read_only = |idx: u32| kernel.param(Slot(idx)).access == Access::Read;
-        texts.push(generated.code.finish(symbol, generated.threads, generated.min_blocks, is_read_only));
+        let Generated { threads, min_blocks: at_once, cluster, .. } = generated;
+        texts.push(generated.code.finish(symbol, Blocks { threads, at_once, cluster }, is_read_only));
     }
     let mlir = Code::module(&texts);
     let (llvm, ptx) = translate(device, &mlir).map_err(|error| (None, error))?;
@@ -189,7 +190,7 @@ fn generate(device: CudaTarget, kernel: &Kernel, bucketing: &dyn Bucketing) -> R
         Body::Grouped(grouped) => gemm::generate_grouped(device, kernel, grouped, bucketing),
         Body::Partition(partition) => choose::partition(kernel, partition),
         Body::Attention(attention) => attention::generate(kernel, attention),
-        Body::CachedAttention(attention) => attention::cached::generate(kernel, attention),
+        Body::CachedAttention(attention) => attention::cached::generate(device, kernel, attention),
         Body::Along(along) => along::generate(kernel, along),
         Body::Rowwise(rowwise) => rowwise::generate(kernel, rowwise),
         Body::Compact(compact) => compact::generate(kernel, compact),

@@ -29,6 +29,7 @@ pub(super) fn add(cases: &mut Vec<Case>) {
         // Many keys; a chunk of a prompt; more heads than a thread has room for.
         cases.push(attention(dtype, (2, 1), 64, (&[(300, 1)], Some(Set::Quarter))));
         cases.push(attention(dtype, (2, 2), 128, (&[(290, 2)], None)));
+        cases.push(attention(dtype, (1, 1), 256, (&[(300, 1)], None)));
         cases.push(attention(dtype, (2, 1), 16, (&[(100, 40), (20, 20)], None)));
         for (heads, width) in [((16, 1), 32), ((10, 1), 64), ((1, 1), 256), ((3, 1), 255)] {
             cases.push(attention(dtype, heads, width, (&[(40, 2), (3, 1)], None)));

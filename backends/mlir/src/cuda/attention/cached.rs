@@ -5,18 +5,19 @@
 //! which stay in its registers, of the key, of the value, and of the sums. Each team keeps the largest scores and the sums
 //! of its own keys; teams and warps are put together at the end.
 //!
+//! Where blocks can read each other's shared memory, several of them, a cluster, share out the keys of one query, so that one
+//! query keeps the device busy: each block puts its warps together, and then the cluster its blocks.
+//!
 //! Which team takes which key depends on the shape of a head alone, and so does the order of all sums: a result is the
 //! same bits whatever other queries there are and however many blocks run at once.
 //!
 //! A key that is not seen (it is absent, or past the query's position) may hold anything, and its page may be none. So in
 //! the place of keys past the position the last one is loaded, and of those that are not seen neither score nor value
 //! counts.
-//!
-//! One query's keys stay in one block: to share them out among blocks takes memory for what each has found, which a
-//! kernel has no parameter for, and a second kernel that puts it together.
 
 use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
+use skipc_llvm::{CudaTarget, Feature};
 use skipc_plan::kernel::{CachedAttention, Kernel, Param, Slot, View};
 
 use super::super::compact::require_column;
@@ -25,7 +26,7 @@ use super::super::pages::Pages;
 use super::super::place;
 use super::LOWEST;
 use crate::code::{
-    Arith, Bool, Code, F32, Float, GPtr, I8, I32, Int, SPtr, Steps, V2, V4, Val, math::Precision,
+    Arith, Bool, CPtr, Code, F32, Float, GPtr, I8, I32, Int, Ptr, SPtr, Steps, V2, V4, Val, math::Precision,
 };
 use crate::error::Error;
 
@@ -44,6 +45,12 @@ const LANE_NUMBERS: u32 = 64;
 /// Keys that a team takes at once, so that their loads are under way together.
 const AT_ONCE: u32 = 4;
 
+/// Blocks that share out the keys of a query, at most: what every device can run as a cluster.
+const MOST_SPLITS: u32 = 8;
+
+/// Blocks of one query, at most: about as many as a Hopper device has multiprocessors.
+const BLOCKS: u32 = 128;
+
 /// How heads and keys are shared out.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
@@ -57,17 +64,23 @@ struct Shape {
     groups: u32,
     /// Lanes of a team, a power of two.
     lanes: u32,
+    /// Blocks that share out the keys.
+    splits: u32,
 }
 
 impl Shape {
-    /// `group` columns are loaded at once, `sharing` query heads share a key head.
-    fn of(width: u32, group: u32, sharing: u32) -> Self {
+    /// `group` columns are loaded at once, of `n_heads` query heads `sharing` share a key head, and `clusters` says whether
+    /// there are any.
+    fn of(width: u32, group: u32, (n_heads, sharing): (u32, u32), clusters: bool) -> Self {
         let n_groups = width / group;
         let lanes = n_groups.div_ceil((LANE_COLS / group).max(1)).next_power_of_two().min(32);
         let groups = n_groups.div_ceil(lanes);
         let fits = |heads: &u32| sharing.is_multiple_of(*heads) && heads * groups * group <= LANE_NUMBERS;
         let heads = (1..=sharing).rev().find(fits).unwrap_or(1);
-        Self { width, heads, group, groups, lanes }
+        let across = n_heads / heads;
+        let splits = (BLOCKS / across.max(1)).clamp(1, MOST_SPLITS);
+        let splits = if clusters { 1 << splits.ilog2() } else { 1 };
+        Self { width, heads, group, groups, lanes, splits }
     }
 
     /// Columns of a lane.
@@ -85,8 +98,8 @@ impl Shape {
         self.teams() * AT_ONCE
     }
 
-    /// Numbers that a warp leaves in shared memory: sums, and for each head the largest score and the total.
-    fn left_by_warp(self) -> u32 {
+    /// Numbers that a warp, or a block of several, leaves in shared memory: sums, and for each head the largest score and the total.
+    fn left(self) -> u32 {
         // Sums are stored in groups of up to four.
         (self.heads * (self.width + 2)).next_multiple_of(4)
     }
@@ -96,18 +109,30 @@ impl Shape {
 ///
 /// # Errors
 /// [`Error::Malformed`] and [`Error::Unsupported`].
-pub(in super::super) fn generate(kernel: &Kernel, attention: &CachedAttention) -> Result<Generated, Error> {
+pub(in super::super) fn generate(
+    device: CudaTarget,
+    kernel: &Kernel,
+    attention: &CachedAttention,
+) -> Result<Generated, Error> {
     check(kernel, attention)?;
     let CachedAttention { heads, kv_heads, width, q, k, v, .. } = *attention;
     let [q_param, k_param, v_param] = [q.slot, k, v].map(|slot| kernel.param(slot));
     let dtype = q_param.dtype;
     let piece = place::piece_bytes(dtype, [width, q.col, q_param.cols, k_param.cols, v_param.cols]);
-    let shape = Shape::of(width, piece / dtype.size(), heads / kv_heads);
+    let shape =
+        Shape::of(width, piece / dtype.size(), (heads, heads / kv_heads), device.has(Feature::Clusters));
+    let left_by = WARPS + u32::from(shape.splits > 1);
     let code = Code::new(place::n_params(kernel)?);
     write(&code, kernel, attention, shape);
     Ok(Generated {
-        shared_bytes: WARPS * shape.left_by_warp() * 4,
-        ..Generated::new(code, vec![RowTile { from: 0, rows: 1, across: heads / shape.heads }], THREADS)
+        shared_bytes: left_by * shape.left() * 4,
+        cluster: shape.splits,
+        features: if shape.splits > 1 { vec![Feature::Clusters] } else { Vec::new() },
+        ..Generated::new(
+            code,
+            vec![RowTile { from: 0, rows: 1, across: heads / shape.heads * shape.splits }],
+            THREADS,
+        )
     })
 }
 
@@ -167,7 +192,7 @@ fn write(code: &Code, kernel: &Kernel, attention: &CachedAttention, shape: Shape
     code.return_if(row.ge(rows));
     let CachedAttention { heads, kv_heads, width, scoring, q, q_pos, q_seq, pages, .. } = *attention;
     let index = |view: View| place::element(code, kernel.param(view.slot), view, row, 0u32).load::<I32>();
-    let first_head = code.block_y() * shape.heads;
+    let first_head = code.block_y() / shape.splits * shape.heads;
     let lane = code.thread() % 32;
     let parts = Parts {
         code,
@@ -190,16 +215,30 @@ fn write(code: &Code, kernel: &Kernel, attention: &CachedAttention, shape: Shape
         Some(window) => parts.n_keys - parts.n_keys.min(window),
         None => code.int(0),
     };
-    let steps = Steps { from: first + warp * shape.turn(), to: parts.n_keys, step: WARPS * shape.turn() };
+    let rank = if shape.splits > 1 { code.rank_in_cluster() } else { code.int(0) };
+    let from = first + (rank * WARPS + warp) * shape.turn();
+    let steps = Steps { from, to: parts.n_keys, step: shape.splits * WARPS * shape.turn() };
     let state = code.repeat(steps, parts.start(), |base, state| {
         let keys: Vec<Key<'_>> =
             (0..AT_ONCE).map(|part| parts.key(base + parts.team + part * shape.teams())).collect();
         parts.add_keys(&queries, &keys, state)
     });
     let left = code.shared();
-    parts.leave(parts.of_warp(state), left.at::<F32>(warp * shape.left_by_warp()));
+    parts.leave(parts.of_warp(state), left.at::<F32>(warp * shape.left()));
     code.barrier();
-    parts.store(left, row, first_head * width);
+    let of_warps: Vec<SPtr<'_>> = (0..WARPS).map(|warp| left.at::<F32>(warp * shape.left())).collect();
+    if shape.splits == 1 {
+        parts.store(&of_warps, (code.thread(), THREADS), row, first_head * width);
+        return;
+    }
+    let of_block = left.at::<F32>(WARPS * shape.left());
+    parts.leave_of_block(&of_warps, of_block);
+    code.cluster_barrier();
+    let of_blocks: Vec<CPtr<'_>> = (0..shape.splits).map(|rank| of_block.of_block(rank)).collect();
+    let numbers = (rank * THREADS + code.thread(), shape.splits * THREADS);
+    parts.store(&of_blocks, numbers, row, first_head * width);
+    // No block ends while others read what it has left.
+    code.cluster_barrier();
 }
 
 impl<'c> Parts<'_, 'c> {
@@ -351,26 +390,58 @@ impl<'c> Parts<'_, 'c> {
         });
     }
 
-    /// Puts together what the warps have left, in their order, and stores the row's columns from `first_col` on.
-    fn store(&self, left: SPtr<'c>, row: Int<'c>, first_col: Int<'c>) {
+    /// Of a number of the row: its sum, its head's total, and the largest score that both are scaled by, of what parts of the
+    /// keys have left, in their order.
+    fn together<P: Ptr>(&self, left: &[Val<'c, P>], number: Int<'c>) -> [Float<'c>; 3] {
+        let code = self.code;
+        let of_head =
+            |part: &Val<'c, P>, which: u32| part.at::<F32>(self.of_head(number, which)).load::<F32>();
+        let largest: Vec<Float<'c>> = left.iter().map(|part| of_head(part, 0)).collect();
+        let found = largest.iter().fold(code.float(LOWEST), |a, b| a.max(*b));
+        let (mut sum, mut total) = (code.float(0.0), code.float(0.0));
+        for (part, largest) in left.iter().zip(largest) {
+            let weight = (largest - found).exp(self.precision);
+            total = of_head(part, 1).fma(weight, total);
+            sum = part.at::<F32>(number).load::<F32>().fma(weight, sum);
+        }
+        [sum, total, found]
+    }
+
+    /// Where a part has left the largest score of a number's head, and behind it the total.
+    fn of_head(&self, number: Int<'c>, which: u32) -> Int<'c> {
+        let Shape { width, heads, .. } = self.shape;
+        number / width * 2 + (heads * width + which)
+    }
+
+    /// Leaves what the warps have found together, as they have left it.
+    fn leave_of_block(&self, of_warps: &[SPtr<'c>], to: SPtr<'c>) {
+        let Shape { width, heads, .. } = self.shape;
+        let numbers = Steps { from: self.code.thread(), to: heads * width, step: THREADS };
+        self.code.each(numbers, |number| {
+            let [sum, total, largest] = self.together(of_warps, number);
+            to.at::<F32>(number).store(sum);
+            self.code.when((number % width).eq(0), || {
+                to.at::<F32>(self.of_head(number, 0)).store(largest);
+                to.at::<F32>(self.of_head(number, 1)).store(total);
+            });
+        });
+    }
+
+    /// Puts together what parts have left and stores the row's columns from `first_col` on: of them the first, and every so
+    /// manieth behind it.
+    fn store<P: Ptr>(
+        &self,
+        left: &[Val<'c, P>],
+        (from, step): (Int<'c>, u32),
+        row: Int<'c>,
+        first_col: Int<'c>,
+    ) {
         let Shape { width, heads, .. } = self.shape;
         let (code, out) = (self.code, self.attention.out);
         let param: &Param = self.kernel.param(out);
         let to = place::along(place::row_start(code, param, View::dense(out), row), param.dtype, first_col);
-        code.each(Steps { from: code.thread(), to: heads * width, step: THREADS }, |number| {
-            let warps: Vec<SPtr<'c>> =
-                (0..WARPS).map(|warp| left.at::<F32>(warp * self.shape.left_by_warp())).collect();
-            let of_head = |warp: &SPtr<'c>, which: u32| {
-                warp.at::<F32>(number / width * 2 + (heads * width + which)).load::<F32>()
-            };
-            let largest: Vec<Float<'c>> = warps.iter().map(|warp| of_head(warp, 0)).collect();
-            let found = largest.iter().fold(code.float(LOWEST), |a, b| a.max(*b));
-            let (mut sum, mut total) = (code.float(0.0), code.float(0.0));
-            for (warp, largest) in warps.iter().zip(largest) {
-                let weight = (largest - found).exp(self.precision);
-                total = of_head(warp, 1).fma(weight, total);
-                sum = warp.at::<F32>(number).load::<F32>().fma(weight, sum);
-            }
+        code.each(Steps { from, to: heads * width, step }, |number| {
+            let [sum, total, _] = self.together(left, number);
             // A query that sees no key has zero sums and gives zeros.
             let total = total.gt(0.0).select(total, 1.0f32);
             place::store_group(place::along(to, param.dtype, number), param.dtype, &[sum / total]);

@@ -60,6 +60,7 @@ pub(super) fn generate(kernel: &Kernel, attention: &Attention) -> Result<Generat
         threads: THREADS,
         shared_bytes: 3 * tile.bytes() + ranges::shared_bytes(ROWS),
         min_blocks: if padded <= 64 { 3 } else { 2 },
+        cluster: 1,
         features: vec![Feature::MmaBf16, Feature::CpAsync, Feature::LdMatrix, Feature::CvtBf16x2],
         form: String::new(),
         persistent: false,

@@ -144,6 +144,7 @@ pub(super) fn generate(
         threads: forms.iter().map(|(_, form)| form.tile.threads).max().unwrap_or(0),
         shared_bytes: forms.iter().map(|(_, form)| form.shared_bytes()).max().unwrap_or(0),
         min_blocks: forms.iter().map(|(_, form)| form.core.min_blocks()).min().unwrap_or(1),
+        cluster: 1,
         features: forms.first().map(|(_, form)| form.core.features()).unwrap_or_default(),
         form: forms.iter().map(|(_, form)| form.describe()).collect::<Vec<_>>().join(", "),
         persistent: false,

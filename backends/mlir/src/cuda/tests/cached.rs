@@ -68,14 +68,14 @@ fn keys_and_values_are_loaded_in_whole_pieces() {
 }
 
 /// What each of [`HEADS`] is started with on Hopper, in bf16: blocks side by side, which share out the query heads of a key
-/// as far as the registers of a lane ask for it, and what `ptxas` says.
+/// as far as the registers of a lane ask for it, and eight to a cluster the keys, and what `ptxas` says.
 const RESOURCES: &str = "\
-32x8x128  8 across, 141 registers, 16640 bytes
-16x2x128  2 across, 241 registers, 33280 bytes
-32x1x64   4 across, 239 registers, 16896 bytes
-8x1x256   1 across, 229 registers, 66048 bytes
-2x2x255   2 across,  95 registers,  8320 bytes
-3x1x7     1 across, 128 registers,   896 bytes
+32x8x128  64 across, 141 registers, 18720 bytes
+16x2x128  16 across, 241 registers, 37440 bytes
+32x1x64   32 across, 239 registers, 19008 bytes
+8x1x256   8 across, 229 registers, 74304 bytes
+2x2x255   16 across,  95 registers,  9360 bytes
+3x1x7     8 across, 125 registers,  1008 bytes
 ";
 
 #[test]

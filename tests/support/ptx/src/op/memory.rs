@@ -45,7 +45,7 @@ pub(crate) const FORMS: &[Form] = &[
         decode: atomic,
     },
     Form {
-        syntax: "mapa.shared::cluster.u32",
+        syntax: "mapa.shared::cluster.{u32,u64}",
         section: "9.7.9.23",
         kind: Kind::Integer,
         decode: map_address,
@@ -301,12 +301,14 @@ fn change(
 
 fn map_address(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
     decoder.expect_operands(instruction, 3)?;
-    let to = decoder.to32(&instruction.operands[0])?;
-    let address = decoder.source32(&instruction.operands[1])?;
+    let [to, address] = [0, 1].map(|idx| &instruction.operands[idx]);
+    let mapped = match instruction.opcode.ends_with(".u64") {
+        true => Mapped::Double(decoder.to64(to)?, decoder.source64(address)?),
+        false => Mapped::Word(decoder.to32(to)?, decoder.source32(address)?),
+    };
     let rank = decoder.source32(&instruction.operands[2])?;
     Ok(Run::Turn(Box::new(move |turn| {
         let mask = turn.mask;
-        let addresses = turn.registers().get32(address, mask)?;
         let ranks = turn.registers().get32(rank, mask)?;
         let n_blocks = turn.cluster.blocks.len() as u32;
         if let Some(lane) = lanes(mask).find(|lane| ranks[*lane] >= n_blocks) {
@@ -314,10 +316,27 @@ fn map_address(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<R
             return Err(turn.finding(FaultKind::Operand, what).into());
         }
         let within = (1 << SHARED_WINDOW) - 1;
-        let mapped = std::array::from_fn(|lane| {
-            (addresses[lane] & within) | (ranks[lane].wrapping_add(1) << SHARED_WINDOW)
-        });
-        turn.registers().set32(to, mask, &mapped);
+        let in_block =
+            |address: u32, lane: usize| (address & within) | (ranks[lane].wrapping_add(1) << SHARED_WINDOW);
+        match mapped {
+            Mapped::Word(to, address) => {
+                let addresses = turn.registers().get32(address, mask)?;
+                let mapped = std::array::from_fn(|lane| in_block(addresses[lane], lane));
+                turn.registers().set32(to, mask, &mapped);
+            }
+            Mapped::Double(to, address) => {
+                let addresses = turn.registers().get64(address, mask)?;
+                let mapped = std::array::from_fn(|lane| in_block(addresses[lane] as u32, lane).into());
+                turn.registers().set64(to, mask, &mapped);
+            }
+        }
         Ok(Outcome::Next)
     })))
+}
+
+/// Where an address of a block becomes one of the cluster, in either width.
+#[derive(Clone, Copy)]
+enum Mapped {
+    Word(u32, Source32),
+    Double(u32, Source64),
 }

@@ -138,6 +138,7 @@ pub(super) fn generate(
         threads: THREADS,
         shared_bytes: tile.shared_bytes(),
         min_blocks: 1,
+        cluster: 1,
         features: vec![Feature::Wgmma, Feature::SetMaxNReg, Feature::CpAsync, Feature::CvtBf16x2],
         form: format!("persistent wgmma, tile of {ROWS}x{}, {STAGES} stages", tile.cols),
         persistent: true,
