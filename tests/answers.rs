@@ -169,7 +169,7 @@ fn a_self_test_that_fails_says_so_once() {
     for entry in artifact.sections() {
         let mut bytes = artifact.section(&entry.name, entry.kind).unwrap().to_vec();
         if entry.kind == skipc_artifact::section::SectionKind::Constants {
-            bytes.iter_mut().skip(3).step_by(4).for_each(|byte| *byte ^= 0x80);
+            bytes.iter_mut().skip(3).step_by(4).for_each(|byte| *byte ^= 1);
         }
         writer.section(entry.name.clone(), entry.kind, bytes).unwrap();
     }
