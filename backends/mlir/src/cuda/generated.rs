@@ -18,6 +18,8 @@ pub(super) struct Generated {
     pub(super) min_blocks: u32,
     /// Blocks across that are a cluster; 1 where there are none.
     pub(super) cluster: u32,
+    /// Registers that a block's warps come to hold, if they hand them to each other; else 0.
+    pub(super) pool: u32,
     /// What it needs of the target.
     pub(super) features: Vec<Feature>,
     /// Which of several forms it has, with its tile, human-readable; empty if there is one only.
@@ -36,6 +38,7 @@ impl Generated {
             shared_bytes: 0,
             min_blocks: 1,
             cluster: 1,
+            pool: 0,
             features: Vec::new(),
             form: String::new(),
             persistent: false,

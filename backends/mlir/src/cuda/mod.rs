@@ -34,6 +34,8 @@ use crate::session::Session;
 pub struct Lowered {
     /// How each kernel is started, in the order of the request; what only ptxas knows is 0.
     pub launches: Vec<Launch>,
+    /// Registers that the warps of each kernel's block come to hold, if they hand them to each other; else 0.
+    pub pools: Vec<u32>,
     /// The module as MLIR text.
     pub mlir: String,
     /// The module as LLVM text, before optimisation.
@@ -52,7 +54,7 @@ pub fn lower(
     bucketing: &dyn Bucketing,
 ) -> Result<Lowered, (Option<String>, Error)> {
     let mut texts = Vec::new();
-    let mut launches = Vec::new();
+    let (mut launches, mut pools) = (Vec::new(), Vec::new());
     for (symbol, kernel) in kernels {
         let generated =
             write(device, symbol, kernel, bucketing).map_err(|error| (Some(symbol.clone()), error))?;
@@ -64,6 +66,7 @@ pub fn lower(
             static_shared_bytes: 0,
             persistent: generated.persistent,
         });
+        pools.push(generated.pool);
         if !generated.form.is_empty() {
             texts.push(format!("// {symbol}: {}\n", generated.form));
         }
@@ -74,7 +77,7 @@ pub fn lower(
     }
     let mlir = Code::module(&texts);
     let (llvm, ptx) = translate(device, &mlir).map_err(|error| (None, error))?;
-    Ok(Lowered { launches, mlir, llvm, ptx })
+    Ok(Lowered { launches, pools, mlir, llvm, ptx })
 }
 
 /// Writes one kernel and checks that the target has what it needs.
@@ -162,17 +165,21 @@ impl Codegen for CudaCodegen {
     }
 
     fn compile(&self, kernels: &[(String, &Kernel)]) -> Result<codegen::Code, CodegenError> {
-        let Lowered { mut launches, mlir, llvm, ptx } = lower(self.device, kernels, self.bucketing.as_ref())
-            .map_err(|(kernel, error)| self.error(kernel, error))?;
+        let Lowered { mut launches, pools, mlir, llvm, ptx } =
+            lower(self.device, kernels, self.bucketing.as_ref())
+                .map_err(|(kernel, error)| self.error(kernel, error))?;
         let cubin = self.assemble(&ptx).map_err(|error| self.error(None, error))?;
-        for ((symbol, _), launch) in kernels.iter().zip(&mut launches) {
+        for (((symbol, _), launch), pool) in kernels.iter().zip(&mut launches).zip(pools) {
             let Some(resources) = cubin.kernels.iter().find(|resources| resources.kernel == *symbol) else {
                 let message = "ptxas does not report on it".to_owned();
                 return Err(CodegenError::Internal { kernel: symbol.clone(), message });
             };
-            if let Launch::Cuda { registers, static_shared_bytes, .. } = launch {
+            if let Launch::Cuda { threads, registers, static_shared_bytes, .. } = launch {
                 *registers = resources.registers;
                 *static_shared_bytes = resources.shared;
+                if let Some(message) = missing_registers(pool, resources.registers, *threads) {
+                    return Err(CodegenError::Internal { kernel: symbol.clone(), message });
+                }
             }
         }
         let stages = [("mlir", mlir), ("llvm", llvm), ("ptx", ptx.text.clone())];
@@ -182,6 +189,18 @@ impl Codegen for CudaCodegen {
             images: vec![Image::Cubin(cubin.bytes), Image::Ptx(ptx.text)],
         })
     }
+}
+
+/// What is wrong with a block that starts with so many registers a thread, if its warps come to hold `pool` in all: those that
+/// ask for more than others have given back wait for ever (PTX ISA 9.0, section 9.7.19.5).
+fn missing_registers(pool: u32, registers: u32, threads: u32) -> Option<String> {
+    let launched = registers.saturating_mul(threads);
+    let message = || {
+        format!(
+            "its warps take {pool} registers, of which ptxas gives the block {launched}: they wait for ever"
+        )
+    };
+    (pool > launched).then(message)
 }
 
 fn generate(device: CudaTarget, kernel: &Kernel, bucketing: &dyn Bucketing) -> Result<Generated, Error> {

@@ -61,6 +61,7 @@ pub(super) fn generate(kernel: &Kernel, attention: &Attention) -> Result<Generat
         shared_bytes: 3 * tile.bytes() + ranges::shared_bytes(ROWS),
         min_blocks: if padded <= 64 { 3 } else { 2 },
         cluster: 1,
+        pool: 0,
         features: vec![Feature::MmaBf16, Feature::CpAsync, Feature::LdMatrix, Feature::CvtBf16x2],
         form: String::new(),
         persistent: false,

@@ -145,6 +145,7 @@ pub(super) fn generate(
         shared_bytes: forms.iter().map(|(_, form)| form.shared_bytes()).max().unwrap_or(0),
         min_blocks: forms.iter().map(|(_, form)| form.core.min_blocks()).min().unwrap_or(1),
         cluster: 1,
+        pool: 0,
         features: forms.first().map(|(_, form)| form.core.features()).unwrap_or_default(),
         form: forms.iter().map(|(_, form)| form.describe()).collect::<Vec<_>>().join(", "),
         persistent: false,

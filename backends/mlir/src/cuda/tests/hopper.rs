@@ -152,6 +152,16 @@ fn resources_are_as_they_were() {
     assert_eq!(table, RESOURCES);
 }
 
+/// A launch with fewer registers than the roles of its warps take is refused when the model is compiled, not when it hangs.
+#[test]
+fn registers_that_nobody_gives_are_refused() {
+    let pool = 128 * (56 + 2 * 224);
+    assert_eq!(super::super::missing_registers(pool, 168, 384), None);
+    let message = super::super::missing_registers(pool, 160, 384).expect("too few");
+    assert!(message.contains("64512 registers") && message.contains("61440"), "{message}");
+    assert_eq!(super::super::missing_registers(0, 32, 128), None);
+}
+
 /// So many matmuls of one left operand, each with a weight and a result of its own.
 fn alike((k, n): (u32, u32), n_parts: u32) -> Kernel {
     let mut params = vec![read("count", U32, 1), read("a", Bf16, k)];

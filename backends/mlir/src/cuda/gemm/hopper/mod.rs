@@ -139,6 +139,7 @@ pub(super) fn generate(
         shared_bytes: tile.shared_bytes(),
         min_blocks: 1,
         cluster: 1,
+        pool: WARP_GROUP * (PRODUCER_REGISTERS + CONSUMERS * CONSUMER_REGISTERS),
         features: vec![Feature::Wgmma, Feature::SetMaxNReg, Feature::CpAsync, Feature::CvtBf16x2],
         form: format!("persistent wgmma, tile of {ROWS}x{}, {STAGES} stages", tile.cols),
         persistent: true,
