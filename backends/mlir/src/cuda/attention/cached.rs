@@ -427,8 +427,8 @@ impl<'c> Parts<'_, 'c> {
         });
     }
 
-    /// Puts together what parts have left and stores the row's columns from `first_col` on: of them the first, and every so
-    /// manieth behind it.
+    /// Puts together what parts have left and stores the row's columns from `first_col` on: of them the number `from`, and
+    /// those at multiples of `step` behind it.
     fn store<P: Ptr>(
         &self,
         left: &[Val<'c, P>],
