@@ -167,7 +167,6 @@ fn what_cannot_be_trained_has_a_code() {
         ("seed = 2", "freeze = \"*\"", "spec::wrong_type", 1),
         ("seed = 2", "freeze = [\"*\"]", "train::nothing", 1),
         ("seed = 2", "train = [\"*.router\"]", "train::pattern", 1),
-        ("seed = 2", "dtype = \"bf16\"", "train::dtype", 5),
         ("batch = 5", "batch = 70000", "spec::limit", 1),
         ("seq = 16", "seq = 65", "train::positions", 1),
         ("validation = 0.1", "validation = 0.01", "train::no_window", 1),
@@ -198,6 +197,12 @@ fn what_cannot_be_trained_has_a_code() {
     assert_eq!((code.as_str(), status), ("legal::no_kernel", 5), "{message}");
     assert_eq!(fails(folder, &["--target", "gpu"]).0, "usage::train");
     assert_eq!(fails(folder, &["--target", "interpreter", "--timing"]).0, "usage::train");
+    let config = std::fs::read_to_string(folder.join("train.toml")).unwrap();
+    std::fs::write(folder.join("train.toml"), config.replace("seed = 2", "dtype = \"bf16\"")).unwrap();
+    for in_f32 in [["--target", "interpreter"], ["--cpu-backend", "cranelift"]] {
+        let (code, message, status) = fails(folder, &in_f32);
+        assert_eq!((code.as_str(), status), ("train::dtype", 5), "{message}");
+    }
     assert!(!folder.join("fails").join("log.jsonl").exists(), "nothing has begun");
 }
 

@@ -152,11 +152,15 @@ fn runs_in_f32_are_those_of_the_reference() {
 
 /// Runs a case by compiled code and writes its record to `folder`.
 fn record_by(backend: CpuBackend, threads: usize, case: &Path, folder: &Path) {
-    let host = Host { backend, threads, max_tokens: 1 << 10 };
+    let host = Host { backend, dtype: DType::F32, threads, max_tokens: 1 << 10 };
+    record_on(host, false, case, folder);
+}
+
+fn record_on(host: Host, replay: bool, case: &Path, folder: &Path) {
     let build = |model: &Model, graphs, states, weights: &skipc::frontend::weights::Weights| {
         compiled(model, &graphs, states, (weights, host))
     };
-    record::<f32>(case, folder, (false, &build), |_| ());
+    record::<f32>(case, folder, (replay, &build), |_| ());
 }
 
 /// Runs all cases by compiled code; those of these names on one thread, too, which has to give the same bytes.
@@ -184,6 +188,43 @@ fn runs_by_cranelift_are_those_of_the_reference() {
 #[test]
 fn runs_by_llvm_are_those_of_the_reference() {
     runs_of(CpuBackend::Llvm, |case| case.ends_with("sparse-micro"));
+}
+
+/// How far gradients in bf16 may be off: three times as far as those of PyTorch, or as its median of a case.
+const BF16_SHARE: f64 = 3.0;
+
+/// Rows in bf16 and weights, gradients of weights and moments in f32, under the decisions of the reference.
+#[test]
+fn gradients_in_bf16_are_as_near_to_the_reference_as_those_of_pytorch() {
+    for case in cases() {
+        let [two, one] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        for (threads, folder) in [(2, &two), (1, &one)] {
+            let host = Host { backend: CpuBackend::Llvm, dtype: DType::Bf16, threads, max_tokens: 1 << 10 };
+            record_on(host, true, &case, folder.path());
+        }
+        let of = |folder: &Path| tensors(&folder.join("grads.safetensors"));
+        let (ours, theirs) = (of(two.path()), of(&case));
+        assert!(ours == of(one.path()), "{}: a gradient depends on the number of threads", case.display());
+        // A model without scores has no nearest decision, which Python writes as a word that JSON lacks.
+        let text = std::fs::read_to_string(case.join("case.json")).unwrap().replace("Infinity", "null");
+        let figures: Value = serde_json::from_str(&text).unwrap();
+        let figures = figures["bf16_grads"].as_object().unwrap();
+        let mut sorted: Vec<f64> = figures.values().filter_map(Value::as_f64).collect();
+        sorted.sort_by(f64::total_cmp);
+        let median = sorted[sorted.len() / 2];
+        let mut largest = 0f64;
+        for (tensor, theirs) in &theirs {
+            let off = distance(&ours[tensor], theirs);
+            let figure = figures.get(tensor).and_then(Value::as_f64).unwrap_or(0.0);
+            assert!(
+                off <= BF16_SHARE * figure.max(median),
+                "{}: the gradient of {tensor} is off by {off:e}, that of PyTorch by {figure:e}",
+                case.display()
+            );
+            largest = largest.max(off);
+        }
+        assert!(largest > 1e-4, "{}: nothing was rounded", case.display());
+    }
 }
 
 #[test]
@@ -304,20 +345,21 @@ impl<'a> Call<'a> {
 
     /// The same by the kernels that are planned from the graph, tile by tile.
     fn planned<N: Element>(&self, model: &Model, rule: Rule) -> States<N> {
-        self.planned_with(model, rule, &mut |_| ()).unwrap_or_else(|fault| panic!("{fault}"))
+        let dtype = DType::F32;
+        self.planned_with((model, dtype), rule, &mut |_| ()).unwrap_or_else(|fault| panic!("{fault}"))
     }
 
     /// The same by kernels that are changed before they run.
     fn planned_with<N: Element>(
         &self,
-        model: &Model,
+        (model, dtype): (&Model, DType),
         rule: Rule,
         change: &mut dyn FnMut(&mut Plan),
     ) -> Result<States<N>, String> {
         let options = skipc_passes::Options::default();
         let graph = skipc_passes::run(self.graph.clone(), &["cse", "dce"], &options, &mut |_, _| ()).unwrap();
         let legal = skipc_ir::legalize(graph).unwrap_or_else(|errors| panic!("{}", errors[0]));
-        let mut plan = skipc_plan::build(&legal, &plan_options(model)).unwrap();
+        let mut plan = skipc_plan::build(&legal, &plan_options(model, dtype)).unwrap();
         skipc_plan::verify(&plan).unwrap_or_else(|errors| panic!("{}\n{plan}", errors[0]));
         let n = self.batch.n_live();
         let words = |values: &[i64]| values.iter().map(|value| *value as u32).collect::<Vec<u32>>();
@@ -352,8 +394,8 @@ impl<'a> Call<'a> {
     }
 }
 
-fn plan_options(model: &Model) -> skipc_plan::Options {
-    pipeline::plan_options(model, (DType::F32, WeightLayout::Columns), 1 << 10)
+fn plan_options(model: &Model, dtype: DType) -> skipc_plan::Options {
+    pipeline::plan_options(model, (dtype, WeightLayout::Columns), 1 << 10)
 }
 
 /// Whether a token executes, by its row among so many.
@@ -370,17 +412,17 @@ const RULES: [(&str, Rule); 6] = [
 
 fn compare_forms<N: Domain>(each: impl Fn(&Setting<'_>, (&str, Rule), &[(String, Vec<N>)])) {
     for case in cases() {
-        with_setting(&case, |setting| {
+        with_setting(&case, 0.5, |setting| {
             RULES.iter().for_each(|(name, rule)| compare_rule(setting, (*name, *rule), &each));
         });
     }
 }
 
-fn with_setting(case: &Path, of: impl FnOnce(&Setting<'_>)) {
+fn with_setting(case: &Path, std: f64, of: impl FnOnce(&Setting<'_>)) {
     let model = spec::load(&case.join("spec.toml")).unwrap();
     let text = std::fs::read_to_string(case.join("train.toml")).unwrap();
     let mut config = training::read("train.toml", &text, case).unwrap();
-    config.init.std = 0.5;
+    config.init.std = std;
     let data = Data::read(&config, model.stream.vocab_size).unwrap();
     let weights = Begin { model: &model, config: &config, data: &data, teacher: None }.weights(None).unwrap();
     let batch = data.step(0);
@@ -425,6 +467,32 @@ fn all_forms_of_a_gradient_are_one_over_a_field() {
             }
         }
     });
+}
+
+/// How far half of the gradients may be off that kernels in bf16 make, tile by tile.
+const BF16_MEDIAN: f64 = 0.1;
+
+#[test]
+fn planned_kernels_in_bf16_round_little() {
+    for case in cases() {
+        with_setting(&case, 0.1, |Setting { model, config, weights, batch, .. }| {
+            let call = Call::new((model, config), (weights, batch), Skipping::Gathered);
+            for (name, rule) in [("every third", EVERY_THIRD), ("all", |_, _| true)] {
+                let exact = call.interpreted::<f64>(&Forced(rule));
+                let rounded = call.planned_with::<f32>((model, DType::Bf16), rule, &mut |_| ()).unwrap();
+                let off = |(state, exact): (String, Vec<f64>)| {
+                    let exact: Vec<f32> = exact.into_iter().map(|value| value as f32).collect();
+                    distance(rounded.reals(&state).unwrap(), &exact)
+                };
+                let gradients = exact.into_iter().filter(|(state, _)| state.starts_with("gradient"));
+                let mut off: Vec<f64> = gradients.map(off).collect();
+                off.sort_by(f64::total_cmp);
+                let median = off[off.len() / 2];
+                let what = format!("{}, {name} executes", case.display());
+                assert!((1e-4..BF16_MEDIAN).contains(&median), "{what}: off by {median}");
+            }
+        });
+    }
 }
 
 #[test]
@@ -577,7 +645,7 @@ const FAULTS: [(&str, Fault); 13] = [
 fn planted_faults_of_the_backward_pass_are_caught() {
     let mut left: BTreeMap<&str, Fault> = FAULTS.into_iter().collect();
     for case in cases() {
-        with_setting(&case, |setting| {
+        with_setting(&case, 0.5, |setting| {
             let call = Call::new(
                 (setting.model, setting.config),
                 (setting.weights, setting.batch),
@@ -586,7 +654,8 @@ fn planted_faults_of_the_backward_pass_are_caught() {
             let right = call.interpreted::<Gf61>(&Forced(EVERY_THIRD));
             left.retain(|_, fault| {
                 let mut is_there = false;
-                let wrong = call.planned_with::<Gf61>(setting.model, EVERY_THIRD, &mut |plan| {
+                let in_f32 = (setting.model, DType::F32);
+                let wrong = call.planned_with::<Gf61>(in_f32, EVERY_THIRD, &mut |plan| {
                     plan.kernels.iter_mut().for_each(|(_, kernel)| is_there |= fault(kernel));
                 });
                 let is_same = |states: States<Gf61>| {

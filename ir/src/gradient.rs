@@ -32,8 +32,8 @@ pub enum GradientError {
     },
 }
 
-/// Adds to the graph the gradient of `loss`, a number, by each of these values, which has the value's type; `None` of one that
-/// it does not depend on. Gradients of a value with several uses are summed, the last use first.
+/// Adds to the graph the gradient of `loss`, a number, by each of these values, which has the value's type, or is f32 if it is a
+/// weight; `None` of one that it does not depend on. Gradients of a value with several uses are summed, the last use first.
 ///
 /// # Errors
 /// If an op on the way has no derivative.

@@ -1,7 +1,8 @@
 //! The table of ops of training: what the backward pass and the update of weights need and other ops cannot say. One row
 //! defines an op, as in [`crate::ops`]; what it means stands in `op/training/`.
 //!
-//! A gradient has the type of what it is the gradient of. `dy` is the gradient of an op's result.
+//! A gradient of a row has the type of what it is the gradient of, that of a weight is f32: it is a sum over rows, which nothing
+//! rounds before the weight changes. `dy` is the gradient of an op's result.
 
 use std::fmt;
 
@@ -81,7 +82,8 @@ training! {
     /// A number that is known when the program is compiled, `f32[1, 1]`.
     Constant = "constant" () {value: F64} [Leaf];
     /// What a state `state<f32[r, c]>` holds of a parameter that is trained, as the weight `real[r, c]` (`rank` 2) or, with
-    /// one row, `real[c]` (`rank` 1).
+    /// one row, `real[c]` (`rank` 1). Where rows are computed in bf16, matrices are rounded for matmuls and embeddings, and
+    /// neither the weights of routers nor vectors are.
     Parameter = "parameter" (state) {rank: u32} [];
     /// Every element of `x` times the number `factor`, `f32[1, 1]`.
     Times = "times" (x, factor) {} [];
@@ -101,11 +103,11 @@ training! {
     /// that of `goal / temperature`, which has no gradient.
     Divergence = "divergence" (logits, goal, tokens) {temperature: F64} [];
 
-    /// Of `matmul`, by its weight: `dyᵀ · x`, `[r, k], [r, o] → real[o, k]`, summed over the rows in order.
+    /// Of `matmul`, by its weight: `dyᵀ · x`, `[r, k], [r, o] → f32[o, k]`, summed over the rows in order.
     WeightGradient = "weight_gradient" (x, dy) {} [];
     /// Of `matmul`, by its rows: `dy · weight`, `[r, o], [o, k] → real[r, k]`.
     InputGradient = "input_gradient" (dy, weight) {} [RowWise];
-    /// Of `add_bias` by its bias: the sum of all rows and, if there are groups of columns, of all groups: `real[d / groups]`.
+    /// Of `add_bias` by its bias: the sum of all rows and, if there are groups of columns, of all groups: `f32[d / groups]`.
     ColumnSums = "column_sums" (dy) {groups: Option<u32>} [];
     /// Of `embed` by its table of so many rows: row `i` is the sum of the rows of `dy` whose id is `i`, in order.
     EmbedGradient = "embed_gradient" (dy, ids) {rows: u32} [];
@@ -141,7 +143,7 @@ training! {
     /// Of `divergence` by `logits`: `(p − q) / (temperature · tokens) · dy`.
     DivergenceGradient = "divergence_gradient" (logits, goal, tokens, dy) {temperature: F64} [RowWise];
 
-    /// A state `state<f32[r, c]>` and on it a gradient `real[r, c]` or, with one row, `real[c]`.
+    /// A state `state<f32[r, c]>` and on it a gradient `f32[r, c]` or, with one row, `f32[c]`.
     Accumulate = "accumulate" (state, x) {} [UpdatesState];
     /// A state of numbers with all of them 0.
     Clear = "clear" (state) {} [UpdatesState];

@@ -31,7 +31,7 @@ use crate::train::checkpoint::{self, Checkpoint, Identity};
 use crate::train::machine::{FirstState, Graphs};
 use crate::train::record::{Record, Replay};
 use crate::train::times::{self, KernelTime};
-use crate::train::{Begin, Data, Evaluation, Run, StepRecord, Teacher, compiled, interpreted};
+use crate::train::{Begin, Data, Evaluation, Run, StepRecord, Teacher, compiled, interpreted, precision};
 
 /// The word of `--target` for the reference interpreter.
 const INTERPRETER: &str = "interpreter";
@@ -92,6 +92,7 @@ impl RunsOn {
                 let message = "--timing is about kernels, and the interpreter has none".to_owned();
                 return Err(usage(message, "leave it out, or train by `--target cpu`"));
             }
+            precision(config, None)?;
             return Ok(RunsOn::Interpreter);
         }
         let target: Target = args.target.parse().map_err(|error| {
@@ -108,7 +109,9 @@ impl RunsOn {
         }
         let threads = args.threads.map_or_else(Threads::available, usize::from);
         let max_tokens = config.train.batch * config.train.seq;
-        Ok(RunsOn::Host(Host { backend: args.cpu_backend.into(), threads, max_tokens }))
+        let backend = args.cpu_backend.into();
+        let dtype = precision(config, Some(backend))?;
+        Ok(RunsOn::Host(Host { backend, dtype, threads, max_tokens }))
     }
 
     /// What decides how numbers are rounded.

@@ -22,6 +22,8 @@ use crate::frontend::weights::Weights;
 pub struct Host {
     /// What generates the code.
     pub backend: CpuBackend,
+    /// What rows are computed in; what trains, its gradient and its moments are f32.
+    pub dtype: DType,
     /// Threads; no number depends on it.
     pub threads: usize,
     /// Most tokens of a call.
@@ -76,9 +78,9 @@ fn plan(model: &Model, graph: &Graph, host: Host) -> Result<skipc_plan::Plan, Er
         }
         Error { kind: ErrorKind::Unsupported, diagnostics }
     })?;
-    let layout = backends::layout(&Target::Cpu, host.backend, DType::F32);
+    let layout = backends::layout(&Target::Cpu, host.backend, host.dtype);
     let max_tokens = u32::try_from(host.max_tokens).unwrap_or(u32::MAX);
-    let options = pipeline::plan_options(model, (DType::F32, layout), max_tokens);
+    let options = pipeline::plan_options(model, (host.dtype, layout), max_tokens);
     let plan = skipc_plan::build(&legal, &options).map_err(|error| {
         let help = "train by `--target interpreter`; what comes out compiles for every target";
         let diagnostic = Diagnostic::new("plan::refused", error.to_string()).help(help);

@@ -121,6 +121,11 @@ pub trait Build {
     /// The result of an op.
     fn add(&mut self, op: impl Into<Op>, operands: &[Self::Value]) -> Result<Self::Value, Self::Error>;
 
+    /// The head's sums as a loss takes them, where there is one: in f32.
+    fn scored(&mut self, sums: Self::Value) -> Result<Self::Value, Self::Error> {
+        Ok(sums)
+    }
+
     /// Keys and values that the layer `name` made in an earlier repetition and that stand for those of this one.
     fn kept(&self, name: &str) -> Option<[Self::Value; 2]>;
 
@@ -291,7 +296,8 @@ pub(super) fn head<B: Build>(b: &mut B, x: B::Value, sequences: B::Value) -> Res
         true => ("embed", TensorRole::Embedding),
         false => ("lm_head", TensorRole::Projection),
     };
-    let mut logits = b.project(x, name, role, [vocab_size, d])?;
+    let logits = b.project(x, name, role, [vocab_size, d])?;
+    let mut logits = b.scored(logits)?;
     if b.stream().head_bias {
         let bias = b.parameter("lm_head.bias", TensorRole::Shift, &[vocab_size])?;
         logits = b.add(Op::AddBias {}, &[logits, bias])?;

@@ -8,7 +8,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "train::dtype",
-        "Training computes in f32: there are no kernels for bf16. Write `dtype = \"f32\"`, or leave it out.",
+        "`dtype = \"bf16\"` is for code that LLVM generates: the interpreter and Cranelift compute in f32.",
     ),
     (
         "train::idle_ste",

@@ -27,4 +27,4 @@ pub use data::Data;
 pub use engine::{Engine, Tensor, Tensors, compiled, interpreted};
 pub use evaluation::Evaluation;
 pub use part::Part;
-pub use run::{Begin, Run, StepRecord, Teacher, check};
+pub use run::{Begin, Run, StepRecord, Teacher, check, precision};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use skipc_artifact::target::DType;
 use skipc_ir::interp::Number;
 
 use super::engine::{Build, Found, Settings};
@@ -10,6 +11,7 @@ use super::machine::Replayed;
 use super::record::Record;
 use super::{Data, Engine, Evaluation, Part, Tensor, Tensors};
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::driver::backends::CpuBackend;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::layer::Layer;
 use crate::frontend::spec::first;
@@ -83,11 +85,6 @@ pub struct StepRecord {
 /// All that contradicts the model.
 pub fn check(model: &Model, config: &Config) -> Result<Diagnostics, Error> {
     let mut found = Diagnostics::default();
-    if config.train.dtype == Dtype::Bf16 {
-        let diagnostic = Diagnostic::new("train::dtype", "training in bf16 has no kernels yet")
-            .help("write `dtype = \"f32\"`, or leave it out");
-        return Err(Error::new(ErrorKind::Unsupported, diagnostic));
-    }
     if model.stream.input != StreamInput::Tokens || model.stream.head != Head::Tokens {
         let message = "the model takes or gives rows, and not tokens: nothing says what it should give";
         let help = "train a model with an embedding and a head; a part of it can be cut out afterwards";
@@ -132,6 +129,27 @@ pub fn check(model: &Model, config: &Config) -> Result<Diagnostics, Error> {
     }
     found.or(())?;
     Ok(idle_settings(model, config))
+}
+
+/// What rows are computed in by code of this backend, or by the interpreter.
+///
+/// # Errors
+/// `train::dtype` where it does not compute in what the configuration wants.
+pub fn precision(config: &Config, backend: Option<CpuBackend>) -> Result<DType, Error> {
+    let refused = |what: &str, help: &str| {
+        let message = format!("`dtype` is \"bf16\", and {what} computes in f32");
+        Error::new(ErrorKind::Unsupported, Diagnostic::new("train::dtype", message).help(help))
+    };
+    match (config.train.dtype, backend) {
+        (Dtype::F32, _) => Ok(DType::F32),
+        (Dtype::Bf16, Some(CpuBackend::Llvm)) => Ok(DType::Bf16),
+        (Dtype::Bf16, Some(CpuBackend::Cranelift)) => {
+            Err(refused("Cranelift", "train by `--cpu-backend llvm`, or write `dtype = \"f32\"`"))
+        }
+        (Dtype::Bf16, None) => {
+            Err(refused("the interpreter", "train by `--target cpu`, or write `dtype = \"f32\"`"))
+        }
+    }
 }
 
 /// The first thing in a model, in the words of its spec, for which no rule of training stands: what gradient its decision gets.

@@ -2,7 +2,7 @@
 //! worth a structure of its own in every backend.
 //!
 //! The code runs once for each row of the kernel's extent, rows in any order and on any thread, so that no row reads what
-//! another one writes. Numbers are f32. A loop over columns ([`Stmt::Columns`], [`Stmt::Reduce`]) is one in which all turns
+//! another one writes. Numbers are f32; what is stored as bf16 is rounded. A loop over columns ([`Stmt::Columns`], [`Stmt::Reduce`]) is one in which all turns
 //! are independent: backends make vectors of neighbouring columns, and choose an order of sums which depends on the number
 //! of columns alone. All other loops run in order.
 
@@ -242,11 +242,11 @@ pub enum Stmt {
 pub struct WeightGradient {
     /// How many rows the operands have.
     pub rows: Extent,
-    /// `f32 [rows, cols]`.
+    /// `f32` or `bf16 [rows, cols]`.
     pub x: View,
     /// Columns of `x` and of the result.
     pub cols: u32,
-    /// `f32 [rows, extent]`.
+    /// `f32` or `bf16 [rows, extent]`.
     pub dy: View,
     /// Result, `f32 [extent, cols]`; dense.
     pub out: Slot,

@@ -100,7 +100,6 @@ pub(crate) fn vjp(
         // Training refuses models that have these.
         | Op::ForceFirst { .. }
         | Op::ScaleElements {}
-        | Op::Widen {}
         | Op::Choose { .. }
         | Op::ChooseOrReplay { .. }
         | Op::HashChoice { .. }
@@ -117,7 +116,8 @@ pub(crate) fn vjp(
         | Op::ClassToken {}
         | Op::RepeatRow {}
         | Op::InvRms { .. } => Err(Fault::NoDerivative),
-        Op::OffsetGain { .. } => Ok(smallvec![Some(dy)]),
+        // What was widened stays so: sums over it are of numbers that nothing rounded.
+        Op::OffsetGain { .. } | Op::Widen {} => Ok(smallvec![Some(dy)]),
         Op::Embed {} => embed(rule),
         Op::Matmul {} | Op::RouterLogits {} => matmul(rule),
         Op::AddBias {} => add_bias(rule),

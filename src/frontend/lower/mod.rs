@@ -363,6 +363,13 @@ impl Build for Ctx<'_> {
         routers::partition_set(self.n_routers, self.n_partitions - 1)
     }
 
+    fn scored(&mut self, sums: Value) -> Result<Value, LowerError> {
+        match self.training {
+            Some(_) => self.add(Op::Widen {}, &[sums]),
+            None => Ok(sums),
+        }
+    }
+
     fn sequence_mean(&mut self, x: Value) -> Result<Value, LowerError> {
         self.add(Op::SequenceMean {}, &[x, self.all.sequences])
     }

@@ -352,7 +352,7 @@ impl Ctx<'_> {
         if weight.is_one() {
             return Ok(y);
         }
-        let change = self.add(Binary::Sub, &[y, x])?;
+        let change = self.added(y, x)?;
         self.weighted(x, change, rows, weight)
     }
 
@@ -396,13 +396,13 @@ impl Ctx<'_> {
             Ste::Dense => {
                 let branch = Branch { rows: self.all, would_be: true, ..branch };
                 let [_, would_be] = self.ends(Stream { all: x, rows: x }, &wrapped.executed, branch)?;
-                let change = self.add(Binary::Sub, &[would_be, x])?;
+                let change = self.added(would_be, x)?;
                 return self.add(Training::StraightThrough {}, &[behind, soft, change]);
             }
             Ste::Sparse => self.add(Unary::Scale(F64::from(-1.0)), &[x])?,
             Ste::ActiveOnly => self.add(Training::ZerosLike {}, &[x])?,
         };
-        let change = self.add(Binary::Sub, &[h, entry])?;
+        let change = self.added(h, entry)?;
         let branch = Branch { executed: Some(executed), ..branch };
         let value = self.keep_executed(base, change, branch)?;
         self.add(Training::StraightThrough {}, &[behind, soft, value])

@@ -122,6 +122,23 @@ impl Ctx<'_> {
         self.training.as_ref().map(|setup| setup.train.ste)
     }
 
+    /// `y − x`. In training it is what was added to `x` on the way to `y`, so that it is not the difference of two rounded sums.
+    pub(super) fn added(&mut self, y: Value, x: Value) -> Result<Value, LowerError> {
+        let mut changes = Vec::new();
+        let mut sum = y;
+        while self.training.is_some() && sum != x {
+            match (self.graph.op(sum), self.graph.operands(sum).as_slice()) {
+                (Op::Binary(Binary::Add), &[before, change]) => {
+                    changes.push(change);
+                    sum = before;
+                }
+                _ => return self.add(Binary::Sub, &[y, x]),
+            }
+        }
+        let Some(first) = changes.pop() else { return self.add(Binary::Sub, &[y, x]) };
+        changes.into_iter().rev().try_fold(first, |sum, change| self.add(Binary::Add, &[sum, change]))
+    }
+
     /// The parameter of this name, if it trains.
     pub(super) fn trained_parameter(
         &mut self,
@@ -203,7 +220,7 @@ impl Ctx<'_> {
         let mut loss = self.add(Training::CrossEntropy {}, &[logits, targets, tokens])?;
         self.graph.set_result(result("ce"), loss);
         if let Some((weight, temperature)) = train.distill {
-            let ty = Type::tensor(Elem::Real, &[Dim::Tokens, Dim::Fixed(self.graph.ty(logits).cols())]);
+            let ty = Type::tensor(Elem::F32, &[Dim::Tokens, Dim::Fixed(self.graph.ty(logits).cols())]);
             let goal = self.add(Op::Input { port: Port::input("teacher", ty) }, &[])?;
             let op = Training::Divergence { temperature: F64::from(temperature) };
             let kl = self.add(op, &[logits, goal, tokens])?;

@@ -50,7 +50,11 @@ fn load_weight<N: Element>(
     part: &Part,
     sum: Sum,
 ) -> Result<Vec<N>, Fault> {
-    let dtype = if part.layout == WeightLayout::Levels { DType::I8 } else { frame.param(gemm.a.slot)?.dtype };
+    let dtype = match part.layout {
+        WeightLayout::Levels => DType::I8,
+        WeightLayout::Rows | WeightLayout::Columns => frame.param(sum.weight)?.dtype,
+        WeightLayout::Panels | WeightLayout::Swizzled => frame.param(gemm.a.slot)?.dtype,
+    };
     let outputs = (sum.row, part.n);
     let mut weight = load_matrix(frame, (sum.weight, dtype), part.layout, (outputs, gemm.k))?;
     if let Some(scales) = sum.scales {

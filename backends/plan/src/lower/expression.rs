@@ -176,6 +176,15 @@ impl Ctx<'_> {
         Ok(Grouped { gemm, segments: parts, ends, shifts })
     }
 
+    fn is_parameter(&self, weight: Value) -> bool {
+        OpKind::of(self.graph.op(weight)) == OpKind::Parameter
+    }
+
+    /// Whether a weight makes scores that something is decided by.
+    fn decides(&self, weight: Value) -> bool {
+        self.graph.users(weight).iter().any(|user| matches!(self.graph.op(*user), Op::RouterLogits {}))
+    }
+
     fn part(
         &mut self,
         bind: &mut Bind,
@@ -187,9 +196,11 @@ impl Ctx<'_> {
         let mut program = Program::default();
         let mut sums = Vec::new();
         let n = matmul.sums.first().map_or(0, |sum| self.graph.ty(*sum).cols());
-        // What decides is accurate to f32: one bf16 weight becomes several whose sum it is.
+        let weight_of = |ctx: &Self, sum: &Value| ctx.graph.operands(*sum).get(1).copied();
+        // What decides is accurate to f32: one bf16 weight becomes several whose sum it is. One that trains is f32.
         let is_split = |ctx: &Self, sum: &Value| {
-            dtype == DType::Bf16 && matches!(ctx.graph.op(*sum), Op::RouterLogits {})
+            let trains = weight_of(ctx, sum).is_some_and(|weight| ctx.is_parameter(weight));
+            dtype == DType::Bf16 && !trains && matches!(ctx.graph.op(*sum), Op::RouterLogits {})
         };
         let n_terms = |sum: &Value| if is_split(self, sum) { BF16_TERMS } else { 1 };
         let n_sums: u32 = matmul.sums.iter().map(n_terms).sum();
@@ -197,10 +208,7 @@ impl Ctx<'_> {
         let decides = |sum: &Value| matches!(self.graph.op(*sum), Op::RouterLogits {});
         let is = |sum: &Value, kind| OpKind::of(self.graph.op(*sum)) == OpKind::Matmul(kind);
         let transposes = matmul.sums.iter().any(|sum| is(sum, op_kind::Matmul::Transposed));
-        let is_parameter = |sum: &Value| {
-            let weight = self.graph.operands(*sum).get(1).copied();
-            weight.is_some_and(|weight| OpKind::of(self.graph.op(weight)) == OpKind::Parameter)
-        };
+        let is_parameter = |sum: &Value| weight_of(self, sum).is_some_and(|weight| self.is_parameter(weight));
         let layout = match self.options.layout {
             // The weight as it lies, whose rows are then what factors are over.
             _ if transposes => WeightLayout::Columns,
@@ -232,8 +240,15 @@ impl Ctx<'_> {
             let mut reg = None;
             for term in 0..if is_split { BF16_TERMS } else { 1 } {
                 sums.push(match transposes {
-                    true => Sum::of(self.weight(bind, "w", *weight, dtype)?, 0),
-                    false => self.sum_weight(bind, *weight, (dtype, layout), is_split.then_some(term))?,
+                    true => {
+                        let dtype = if self.decides(*weight) { DType::F32 } else { self.options.dtype };
+                        Sum::of(self.weight(bind, "w", *weight, dtype)?, 0)
+                    }
+                    false => {
+                        let is_f32 = self.is_parameter(*weight) && self.decides(*weight);
+                        let dtype = if is_f32 { DType::F32 } else { dtype };
+                        self.sum_weight(bind, *weight, (dtype, layout), is_split.then_some(term))?
+                    }
                 });
                 let acc = program.push(Inst::Acc(sums.len() as u32 - 1));
                 reg = Some(match reg {

@@ -73,7 +73,7 @@ fn rope_name(function: &str, Frequencies { theta, scaling }: Frequencies, half: 
 }
 
 impl Ctx<'_> {
-    /// Binds a weight in this type.
+    /// Binds a weight in this type. A parameter that trains lies in f32, and is rounded where bf16 is asked for.
     pub(super) fn weight(
         &mut self,
         bind: &mut Bind,
@@ -82,7 +82,11 @@ impl Ctx<'_> {
         dtype: DType,
     ) -> Result<Slot, PlanError> {
         if OpKind::of(self.graph.op(value)) == OpKind::Parameter {
-            return Ok(bind.slot(name, self.arg(self.buffer_of(value)?), Access::Read));
+            let buffer = match dtype {
+                DType::F32 => self.buffer_of(value)?,
+                _ => self.rounded(value, dtype)?,
+            };
+            return Ok(bind.slot(name, self.arg(buffer), Access::Read));
         }
         let shape = self.shape(value)?;
         let source = if let Op::Weight { name, .. } = self.graph.op(value) {

@@ -50,8 +50,8 @@ impl Check<'_> {
         };
         self.size("the rows of a weight gradient", outputs, outputs > 0);
         self.extent(rows);
-        self.read_over(rows, x, cols, Kind::F32);
-        self.read_over(rows, dy, outputs, Kind::F32);
+        self.read_over(rows, x, cols, Kind::Real);
+        self.read_over(rows, dy, outputs, Kind::Real);
         self.exact(out, cols, Kind::F32);
         if adds {
             self.touch(out, Touched::First(outputs), false);
@@ -120,7 +120,7 @@ impl Uses<'_, '_> {
     }
 
     fn place(&mut self, place: &Place) {
-        self.check.within(place.view, 1, Kind::F32);
+        self.check.within(place.view, 1, Kind::Real);
         self.view(place.view);
         self.index(&place.row);
         self.index(&place.col);

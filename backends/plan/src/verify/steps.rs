@@ -188,7 +188,8 @@ impl State<'_> {
         let param = param.name.clone();
         let idx = match *arg {
             Arg::Constant(idx) => return self.constant(param, idx, touch),
-            // A parameter that trains is a state, and in other functions than its update as good as a constant.
+            // A parameter that trains is a state, and in other functions than its update as good as a constant; so is a copy of all
+            // of it.
             Arg::Buffer(idx) if touch.is_constant => return self.parameter(param, idx, touch),
             Arg::Buffer(idx) => idx,
         };
@@ -249,10 +250,14 @@ impl State<'_> {
     }
 
     fn parameter(&mut self, param: String, idx: u32, touch: &Touch) {
-        let buffer = self.plan.function.buffers.get(idx as usize);
-        match (buffer.filter(|buffer| buffer.place().is_none()).map(|buffer| buffer.rows), touch.rows) {
-            (Some(RowBound::Fixed(rows)), Touched::First(wanted)) if wanted <= rows => {}
-            (Some(RowBound::Fixed(rows)), _) => self.faults.push(Fault::Rows { param, got: rows }),
+        let Some(buffer) = self.plan.function.buffers.get(idx as usize) else { return };
+        let is_whole = |rows| self.held.get(&idx) == Some(&Held::First(rows));
+        match (buffer.rows, touch.rows) {
+            (RowBound::Fixed(rows), _) if buffer.place().is_some() && !is_whole(rows) => {
+                self.faults.push(Fault::NotConstant { param });
+            }
+            (RowBound::Fixed(rows), Touched::First(wanted)) if wanted <= rows => {}
+            (RowBound::Fixed(rows), _) => self.faults.push(Fault::Rows { param, got: rows }),
             _ => self.faults.push(Fault::NotConstant { param }),
         }
     }

@@ -12,7 +12,7 @@ pub(super) fn infer_weight_gradient(args: Args<'_>) -> Result<Type, TypeError> {
     let (_, rows, k) = args.token_matrix(0)?;
     let (_, dy_rows, out) = args.token_matrix(1)?;
     args.same_rows(1, rows, dy_rows)?;
-    Ok(Type::tensor(Elem::Real, &[Dim::Fixed(out), Dim::Fixed(k)]))
+    Ok(Type::tensor(Elem::F32, &[Dim::Fixed(out), Dim::Fixed(k)]))
 }
 
 pub(super) fn infer_input_gradient(args: Args<'_>) -> Result<Type, TypeError> {
@@ -27,7 +27,7 @@ pub(super) fn infer_input_gradient(args: Args<'_>) -> Result<Type, TypeError> {
 /// Sums over the rows, and groups, of operand `idx`.
 pub(super) fn infer_sums(args: Args<'_>, idx: usize, groups: Option<u32>) -> Result<Type, TypeError> {
     let (_, _, cols) = args.token_matrix(idx)?;
-    Ok(Type::tensor(Elem::Real, &[Dim::Fixed(width(args, cols, groups)?)]))
+    Ok(Type::tensor(Elem::F32, &[Dim::Fixed(width(args, cols, groups)?)]))
 }
 
 /// Columns of a group.
@@ -46,7 +46,7 @@ pub(super) fn infer_embed_gradient(args: Args<'_>, n_ids: u32) -> Result<Type, T
     if n_ids == 0 {
         return Err(args.bad_attr("rows", "should be at least 1"));
     }
-    Ok(Type::tensor(Elem::Real, &[Dim::Fixed(n_ids), Dim::Fixed(cols)]))
+    Ok(Type::tensor(Elem::F32, &[Dim::Fixed(n_ids), Dim::Fixed(cols)]))
 }
 
 /// Two matrices of one shape: the type of the first.

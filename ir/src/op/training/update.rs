@@ -54,9 +54,9 @@ pub(super) fn infer_parameter(args: Args<'_>, rank: u32) -> Result<Type, TypeErr
 pub(super) fn infer_accumulate(args: Args<'_>) -> Result<Type, TypeError> {
     let (rows, cols) = state(args, 0)?;
     match args.ty(1).as_tensor() {
-        Some((Elem::Real, [Dim::Fixed(size)])) if (1, *size) == (rows, cols) => {}
-        Some((Elem::Real, [Dim::Fixed(got_rows), Dim::Fixed(got)])) if (*got_rows, *got) == (rows, cols) => {}
-        _ => return Err(args.wrong(1, format!("a gradient real[{rows}, {cols}]"))),
+        Some((Elem::F32, [Dim::Fixed(size)])) if (1, *size) == (rows, cols) => {}
+        Some((Elem::F32, [Dim::Fixed(got_rows), Dim::Fixed(got)])) if (*got_rows, *got) == (rows, cols) => {}
+        _ => return Err(args.wrong(1, format!("a gradient f32[{rows}, {cols}]"))),
     }
     Ok(args.ty(0).clone())
 }

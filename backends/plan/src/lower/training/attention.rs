@@ -263,8 +263,8 @@ impl Ctx<'_> {
         let mut draft = self.draft(self.graph.ty(value).rows(), value)?;
         let operands = self.graph.operands(value);
         let of = self.attended(&mut draft, &operands)?;
-        let sums = self.reads(&mut draft, "sums", operands[8])?;
-        let out = self.makes(&mut draft, value, Usage::Fill)?;
+        let sums = self.reads(&mut draft, "weights", operands[8])?;
+        let (out, round) = self.sums_up(&mut draft, value)?;
         let query = Index::Row;
         let (mut code, range) = of_heads.seen(&mut draft, &of, &query);
         code.push(draft.each(out.cols, |col, _| vec![store(out, &query, col.clone(), number(0.0))]));
@@ -282,6 +282,7 @@ impl Ctx<'_> {
                 })]
             })
         }));
+        code.extend(round);
         let name = format!("query_gradient_{}x{}x{}", heads.0, heads.1, of_heads.width);
         self.finish_draft(group, name, draft, code);
         Ok(())
@@ -298,8 +299,8 @@ impl Ctx<'_> {
         let mut draft = self.draft(self.graph.ty(value).rows(), value)?;
         let operands = self.graph.operands(value);
         let of = self.attended(&mut draft, &operands)?;
-        let sums = self.reads(&mut draft, "sums", operands[8])?;
-        let out = self.makes(&mut draft, value, Usage::Fill)?;
+        let sums = self.reads(&mut draft, "weights", operands[8])?;
+        let (out, round) = self.sums_up(&mut draft, value)?;
         let (key, kv_cols) = (Index::Row, of.k.cols);
         let (mut code, range) = of_heads.seeing(&mut draft, &of, &key);
         code.push(draft.each(out.cols, |col, _| vec![store(out, &key, col.clone(), number(0.0))]));
@@ -323,6 +324,7 @@ impl Ctx<'_> {
                 })]
             })
         }));
+        code.extend(round);
         let name = format!("key_value_gradient_{}x{}x{}", heads.0, heads.1, of_heads.width);
         self.finish_draft(group, name, draft, code);
         Ok(())

@@ -93,10 +93,13 @@ impl Ctx<'_> {
         let mut draft = self.draft(self.graph.ty(value).rows(), value)?;
         let (x, gain) = (self.reads(&mut draft, "x", x)?, self.reads(&mut draft, "gain", gain)?);
         let dy = self.reads(&mut draft, "dy", dy)?;
-        let out = self.makes(&mut draft, value, if centres { Usage::Fill } else { Usage::Write })?;
+        let (out, round) = match centres {
+            true => self.sums_up(&mut draft, value)?,
+            false => (self.makes(&mut draft, value, Usage::Write)?, None),
+        };
         let (groups, width) = self.group_width(out.cols, groups);
         let row = Index::Row;
-        let code = each_group(&mut draft, groups, width, |first, draft| {
+        let mut code = each_group(&mut draft, groups, width, |first, draft| {
             let scaled = Scaled::of(draft, x, (&row, first), width, (eps, centres));
             let mut code = scaled.code.clone();
             let g = |col: &Index| dy.at(&row, column(first, col)) * gain.at(&Index::Is(0), col.clone());
@@ -120,6 +123,7 @@ impl Ctx<'_> {
             }
             code
         });
+        code.extend(round);
         let name = format!("{}_{groups}x{width}", self.graph.op(value).name());
         self.finish_draft(group, name, draft, code);
         Ok(())

@@ -145,7 +145,7 @@ impl Ctx<'_> {
         let targets = self.reads(&mut draft, "targets", targets)?;
         let tokens = self.reads(&mut draft, "tokens", tokens)?;
         let dy = self.reads(&mut draft, "dy", dy)?;
-        let out = self.makes(&mut draft, value, Usage::Fill)?;
+        let (out, round) = self.sums_up(&mut draft, value)?;
         let row = Index::Row;
         let softmax = Softmax::of(&mut draft, logits, None);
         let (named, factor) = draft.named(dy.first(&only()) / tokens.first(&only()));
@@ -158,6 +158,7 @@ impl Ctx<'_> {
         }));
         let target = targets.word(&row);
         code.push(store(out, &row, target.clone(), out.at(&row, target) - factor));
+        code.extend(round);
         self.finish_draft(group, format!("cross_entropy_gradient_{}", out.cols), draft, code);
         Ok(())
     }

@@ -5,14 +5,14 @@ mod layers;
 mod loss;
 mod update;
 
-use skipc_artifact::program::Extent;
+use skipc_artifact::program::{Buffer, Extent, RowBound};
 use skipc_artifact::target::DType;
 use skipc_ir::{Dim, F64, Scoring, Training, Type, Value};
 
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
-use crate::fuse::Group;
+use crate::fuse::{Group, Work};
 use crate::kernel::{Access, Body, Rows, Slot, View};
 use crate::loops::{
     Expr, Index, Local, Loops, Operand, Operator, Over, Place, Reduction, Stmt, Usage, WeightGradient,
@@ -194,10 +194,26 @@ impl Ctx<'_> {
         Ok(Matrix { view, over, cols })
     }
 
-    /// The result: written, or filled if the kernel looks at what it wrote.
+    /// The result: written, or filled if the kernel looks at what it wrote; then it has to be f32.
     fn makes(&mut self, draft: &mut Draft, value: Value, usage: Usage) -> Result<Matrix, PlanError> {
         let buffer = self.result(value)?;
         self.buffer_like(draft, ("out", buffer), value, usage)
+    }
+
+    /// A result that adds up in memory: in f32, and what rounds it at the end where it has fewer digits.
+    fn sums_up(&mut self, draft: &mut Draft, value: Value) -> Result<(Matrix, Option<Stmt>), PlanError> {
+        let result = self.result(value)?;
+        let Buffer { name, dtype, rows, cols, .. } = self.buffers[result as usize].clone();
+        if dtype == DType::F32 {
+            return Ok((self.buffer_like(draft, ("out", result), value, Usage::Fill)?, None));
+        }
+        let sums = self.buffer(format!("{name} sums"), DType::F32, rows, cols);
+        let sums = self.buffer_like(draft, ("sums", sums), value, Usage::Fill)?;
+        let out = self.buffer_like(draft, ("out", result), value, Usage::Write)?;
+        let row = Index::Row;
+        let round =
+            draft.each(cols, |col, _| vec![store(out, &row, col.clone(), sums.at(&row, col.clone()))]);
+        Ok((sums, Some(round)))
     }
 
     /// A buffer with the rows and columns of a value.
@@ -255,6 +271,28 @@ impl Ctx<'_> {
         let name = format!("{}_{}", self.graph.op(value).name(), out.cols);
         self.finish_draft(group, name, draft, vec![code]);
         Ok(())
+    }
+
+    /// The buffer of a parameter's elements in a type with fewer digits: the first that asks for it makes a kernel that rounds
+    /// them.
+    pub(super) fn rounded(&mut self, parameter: Value, dtype: DType) -> Result<u32, PlanError> {
+        if let Some(buffer) = self.place[parameter.index()] {
+            return Ok(buffer);
+        }
+        let Some((rows, cols)) = self.fixed_size(parameter) else {
+            return Err(self.internal("a parameter has a fixed size", parameter));
+        };
+        let mut draft = self.fixed(rows, parameter)?;
+        let from = self.reads(&mut draft, "from", parameter)?;
+        let name = format!("%{} rounded", self.numbering.number(parameter));
+        let buffer = self.buffer(name, dtype, RowBound::Fixed(rows), cols);
+        let to = self.buffer_like(&mut draft, ("to", buffer), parameter, Usage::Write)?;
+        let row = Index::Row;
+        let code = draft.each(cols, |col, _| vec![store(to, &row, col.clone(), from.at(&row, col.clone()))]);
+        let group = Group { work: Work::Copy, results: Vec::new(), values: vec![parameter] };
+        self.finish_draft(&group, format!("rounded_{cols}"), draft, vec![code]);
+        self.place[parameter.index()] = Some(buffer);
+        Ok(buffer)
     }
 
     /// Plans an op of training that is no update.
