@@ -9,6 +9,7 @@ use crate::check::check_subject;
 use crate::forms::{Compiler, Until};
 use crate::subject::Subject;
 use crate::tally::{Finding, Tally};
+use crate::training;
 
 /// Which subjects to check, and how far.
 #[derive(Clone, Copy, Debug)]
@@ -30,11 +31,14 @@ const ENOUGH: usize = 20;
 
 /// Checks one subject; a panic is a finding.
 pub(crate) fn check_caught(compiler: &dyn Compiler, subject: &Subject, until: Until) -> Tally {
-    let checked = catch_unwind(AssertUnwindSafe(|| check_subject(compiler, subject, until)));
-    checked.unwrap_or_else(|panic| {
+    caught(subject.seed, || check_subject(compiler, subject, until))
+}
+
+fn caught(seed: u64, check: impl FnOnce() -> Tally) -> Tally {
+    catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned();
-        let finding = Finding { seed: subject.seed, check: "no panic".to_owned(), detail: text };
+        let finding = Finding { seed, check: "no panic".to_owned(), detail: text };
         Tally { models: 1, findings: vec![finding], ..Tally::default() }
     })
 }
@@ -47,6 +51,17 @@ impl Campaign {
             every if subject.seed.is_multiple_of(every) || subject.is_long() => Until::Code,
             _ => Until::Kernels,
         }
+    }
+
+    /// Checks the subject of a seed: a model, or a training run.
+    fn check(&self, compiler: &dyn Compiler, seed: u64) -> Tally {
+        if seed >= training::FIRST_SEED {
+            let with_code = self.code_every > 0 && seed.is_multiple_of(self.code_every);
+            let until = if with_code { Until::Code } else { Until::Kernels };
+            return caught(seed, || training::check_trainee(seed, until));
+        }
+        let subject = Subject::of(seed);
+        check_caught(compiler, &subject, self.until(&subject))
     }
 
     /// Checks all subjects. `progress` hears how many are done.
@@ -63,8 +78,7 @@ impl Campaign {
                             break;
                         }
                         let seed = self.from + idx;
-                        let subject = Subject::of(seed);
-                        let tally = check_caught(compiler, &subject, self.until(&subject));
+                        let tally = self.check(compiler, seed);
                         let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                         total.add(tally);
                         if total.findings.len() >= ENOUGH {

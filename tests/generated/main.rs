@@ -21,6 +21,9 @@ mod stacks;
 mod steps;
 mod subject;
 mod tally;
+mod training;
+#[path = "../training/call.rs"]
+mod training_call;
 mod vision;
 
 use std::path::Path;
@@ -78,9 +81,15 @@ const N_CONVS: u64 = 1_000;
 /// Values of options of convolutions that [`convs`] knows.
 const N_CONVS_OPTIONS: usize = 35;
 
+/// Training runs that every run checks beside those.
+const N_TRAINEES: u64 = 300;
+
+/// Values of options of training that [`training`] knows.
+const N_TRAINING_OPTIONS: usize = 96;
+
 /// What a campaign found, a line each. Prints the smallest subject on which the first of it is still found.
 fn found(campaign: &Campaign, tally: &Tally) -> Vec<String> {
-    if let Some(first) = tally.findings.first() {
+    if let Some(first) = tally.findings.first().filter(|first| first.seed < training::FIRST_SEED) {
         let subject = Subject::of(first.seed);
         let small = shrink::shrink(&Honest, &subject, &first.check, campaign.until(&subject));
         println!("{}\nsequences {:?}", small.model, small.sequences);
@@ -128,6 +137,11 @@ fn generated_ends() {
 #[test]
 fn generated_convs() {
     finds_nothing((convs::FIRST_SEED, N_CONVS), (convs::OPTION, N_CONVS_OPTIONS));
+}
+
+#[test]
+fn generated_training() {
+    finds_nothing((training::FIRST_SEED, N_TRAINEES), (training::OPTION, N_TRAINING_OPTIONS));
 }
 
 #[test]

@@ -31,6 +31,9 @@ impl<N: Number> Weights<N> for Drawn<'_> {
     }
 }
 
+/// A model, what it is trained for, and which tensors are.
+pub(crate) type Trains<'a> = (&'a Model, &'a Train, &'a dyn Fn(&str) -> bool);
+
 /// A gradient function of a case's model, what it is called with, and the tensors that train.
 pub(crate) struct Call<'a> {
     pub(crate) graph: Graph,
@@ -44,7 +47,7 @@ pub(crate) struct Call<'a> {
 impl<'a> Call<'a> {
     /// Of a model that trains like this, but for the tensors that `trains` leaves out.
     pub(crate) fn new(
-        (model, train, trains): (&Model, &Train, &dyn Fn(&str) -> bool),
+        (model, train, trains): Trains<'_>,
         (weights, batch): (&'a Tensors, &'a Part),
         skipping: Skipping,
     ) -> Call<'a> {
@@ -97,13 +100,7 @@ impl<'a> Call<'a> {
         states.collect()
     }
 
-    /// The same by the kernels that are planned from the graph, tile by tile.
-    pub(crate) fn planned<N: Element>(&self, model: &Model, rule: Rule) -> States<N> {
-        let dtype = DType::F32;
-        self.planned_with((model, dtype), rule, &mut |_| ()).unwrap_or_else(|fault| panic!("{fault}"))
-    }
-
-    /// The same by kernels that are changed before they run.
+    /// The same by the kernels that are planned from the graph, tile by tile, changed before they run.
     pub(crate) fn planned_with<N: Element>(
         &self,
         (model, dtype): (&Model, DType),
@@ -112,7 +109,7 @@ impl<'a> Call<'a> {
     ) -> Result<States<N>, String> {
         let options = skipc_passes::Options::default();
         let graph = skipc_passes::run(self.graph.clone(), &["cse", "dce"], &options, &mut |_, _| ()).unwrap();
-        let legal = skipc_ir::legalize(graph).unwrap_or_else(|errors| panic!("{}", errors[0]));
+        let legal = skipc_ir::legalize(graph).map_err(|errors| errors[0].to_string())?;
         let options = pipeline::plan_options(model, (dtype, WeightLayout::Columns), 1 << 10);
         let mut plan = skipc_plan::build(&legal, &options).map_err(|error| error.to_string())?;
         skipc_plan::verify(&plan).unwrap_or_else(|errors| panic!("{}\n{plan}", errors[0]));
@@ -160,6 +157,3 @@ pub(crate) const RULES: [(&str, Rule); 6] = [
     ("all but one", |row, _| row != 2),
     ("all", |_, _| true),
 ];
-
-/// Every third token executes.
-pub(crate) const EVERY_THIRD: Rule = |row, _| row % 3 == 1;

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use skipc::frontend::lower::Skipping;
 use skipc_artifact::target::DType;
 use skipc_ir::interp::Gf61;
+use skipc_ir::{Dim, Graph, Op, Training, Type, Value};
 use skipc_plan::interp::States;
 use skipc_plan::kernel::{Body, Kernel, Rows};
 use skipc_plan::loops::{Expr, Index, Operator, Stmt};
 
-use crate::call::{EVERY_THIRD, Forced};
+use crate::call::Forced;
 use crate::cases;
-use crate::forms::with_setting;
+use crate::forms::{EVERY_THIRD, with_setting};
 
 /// A fault in a kernel of the backward pass; whether it changed something.
 type Fault = fn(&mut Kernel) -> bool;
@@ -169,6 +170,64 @@ fn planted_faults_of_the_backward_pass_are_caught() {
                 };
                 // What reads where nothing is, is caught by the interpreter itself.
                 !is_there || wrong.is_ok_and(is_same)
+            });
+        });
+    }
+    assert!(left.is_empty(), "not caught: {:?}", left.keys());
+}
+
+/// A fault in the graph of a backward pass; whether it changed something.
+type GraphFault = fn(&mut Graph) -> bool;
+
+/// A set of tokens that a router decides.
+fn decided(graph: &Graph) -> Option<Value> {
+    graph.values().find(|value| matches!(graph.ty(*value), Type::Set { of: Dim::Tokens, .. }))
+}
+
+const GRAPH_FAULTS: [(&str, GraphFault); 3] = [
+    ("the gradient of the keys of skipped tokens is lost", |graph| {
+        let is_dense = |value: &Value| {
+            matches!(graph.op(*value), Op::Training(Training::KeyValueGradient { .. }))
+                && graph.ty(*value).rows() == Dim::Tokens
+        };
+        let (Some(all), Some(set)) = (graph.values().find(is_dense), decided(graph)) else { return false };
+        let (op, operands) = (graph.op(all).clone(), graph.operands(all));
+        let mut add = |op: Op, operands: &[Value]| graph.add(op, operands, &"fault".into()).unwrap();
+        let again = add(op, &operands);
+        let zeros = add(Training::ZerosLike {}.into(), &[again]);
+        let kept = add(Op::Gather {}, &[again, set]);
+        let lost = add(Op::Scatter {}, &[zeros, kept, set]);
+        graph.replace(all, lost).unwrap();
+        true
+    }),
+    ("executed rows get the gradient of what they replace", |graph| {
+        let is_zeros = |value: Value| matches!(graph.op(value), Op::Training(Training::ZerosLike {}));
+        let is_of_base =
+            |value: &Value| matches!(graph.op(*value), Op::Scatter {}) && is_zeros(graph.operands(*value)[1]);
+        let Some(of_base) = graph.values().find(is_of_base) else { return false };
+        let dy = graph.operands(of_base)[0];
+        graph.replace(of_base, dy).unwrap();
+        true
+    }),
+    ("a decision gets the size of a gradient in place of its share in the change", |graph| {
+        let is_passage = |value: &Value| matches!(graph.op(*value), Op::Training(Training::RowDot {}));
+        let Some(dot) = graph.values().find(is_passage) else { return false };
+        let operands = graph.operands(dot);
+        let swapped = graph.add(Training::RowDot {}.into(), &[operands[0], operands[0]], &"fault".into());
+        graph.replace(dot, swapped.unwrap()).unwrap();
+        true
+    }),
+];
+
+#[test]
+fn planted_faults_of_backward_graphs_are_caught() {
+    let mut left: BTreeMap<&str, GraphFault> = GRAPH_FAULTS.into_iter().collect();
+    for case in cases() {
+        with_setting(&case, 0.5, |setting| {
+            let right = setting.call(Skipping::Gathered).interpreted::<Gf61>(&Forced(EVERY_THIRD));
+            left.retain(|_, fault| {
+                let mut call = setting.call(Skipping::Gathered);
+                !fault(&mut call.graph) || call.interpreted::<Gf61>(&Forced(EVERY_THIRD)) == right
             });
         });
     }

@@ -3,6 +3,7 @@
 mod call;
 mod faults;
 mod forms;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -92,6 +92,11 @@ pub(crate) fn scratch_bytes(kernel: &Kernel, gemm: &Gemm, tile_rows: u32) -> Res
     Ok(Plan::new(kernel, gemm, tile_rows)?.bytes)
 }
 
+/// Whether a part's columns are few, each with its factors side by side.
+fn is_dots(part: &Part) -> bool {
+    part.is_narrow() && part.layout == WeightLayout::Rows
+}
+
 /// Emits the work on a range of rows.
 pub(crate) fn emit(
     e: &mut Emitter<'_>,
@@ -99,9 +104,6 @@ pub(crate) fn emit(
     tile_rows: u32,
     rows: (Value, Value),
 ) -> Result<(), Fault> {
-    if gemm.parts.iter().any(|part| part.is_narrow() && part.layout == WeightLayout::Columns) {
-        return Err(Fault::Unsupported("a narrow part whose weights lie in columns".to_owned()));
-    }
     for part in &gemm.parts {
         if part.layout == WeightLayout::Levels {
             let what =
@@ -122,7 +124,7 @@ pub(crate) fn emit(
         let a = left_operand(e, gemm, &plan, first_row, m)?;
         for (part, cut) in gemm.parts.iter().zip(&plan.parts) {
             let work = Work { k: gemm.k, part, cut, a, rows: (first_row, m) };
-            if part.is_narrow() { work.narrow(e)? } else { work.wide(e)? }
+            if is_dots(part) { work.narrow(e)? } else { work.wide(e)? }
         }
         Ok(())
     })

@@ -286,6 +286,10 @@ fn call(e: &mut Emitter<'_>, function: Function, x: Value, lanes: Lanes) -> Valu
             match lanes {
                 Lanes::One => e.ins().select(above, one, zero),
                 Lanes::Four => {
+                    // Cranelift 0.135 gives `cmpps` a row in memory that no other instruction takes, wherever it lies, and the
+                    // processor wants a multiple of 16 bytes. A second use keeps it in a register.
+                    let is_number = e.ins().fcmp(FloatCC::Ordered, x, x);
+                    let above = e.ins().band(above, is_number);
                     let mask = e.recast(above, lanes.real());
                     e.ins().bitselect(mask, one, zero)
                 }

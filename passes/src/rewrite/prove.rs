@@ -178,6 +178,8 @@ struct Outside<'a> {
     noise: &'a Noise,
     /// What each set of the graph selects from; one that only types speak of selects from all tokens.
     sets: BTreeMap<SetSym, Dim>,
+    /// The set whose rows each complement leaves out: what follows from another set nobody forces.
+    complements: BTreeMap<SetSym, SetSym>,
 }
 
 impl Outside<'_> {
@@ -191,14 +193,11 @@ impl Outside<'_> {
             Dim::Count(set) => {
                 let of = self.sets.get(&set).copied().unwrap_or(Dim::Tokens);
                 let rows = self.rows(of, depth.checked_sub(1)?)?;
-                let mask = self.routing.forced(set, rows.len())?;
-                Some(
-                    rows.into_iter()
-                        .zip(mask)
-                        .filter(|(_, executes)| *executes)
-                        .map(|(row, _)| row)
-                        .collect(),
-                )
+                let left_out = self.complements.get(&set).copied();
+                let mask = self.routing.forced(left_out.unwrap_or(set), rows.len())?;
+                let selected =
+                    rows.into_iter().zip(mask).filter(|(_, executes)| *executes == left_out.is_none());
+                Some(selected.map(|(row, _)| row).collect())
             }
         }
     }
@@ -243,7 +242,12 @@ fn outputs<N: Domain>(graph: &Graph, seed: u64) -> Option<interp::Results<N>> {
     let (noise, routing) = (Noise::of_graph(graph, seed), TwoOfThree { seed });
     let batch = FlatBatch::from_sequences([&[0, 1, 1][..], &[1, 0][..]]);
     let sets = graph.values().filter_map(|value| graph.ty(value).as_rows());
-    let outside = Outside { batch: &batch, routing: &routing, noise: &noise, sets: sets.collect() };
+    let complements = graph.values().filter_map(|value| match graph.op(value) {
+        Op::Complement { set } => Some((*set, graph.ty(*graph.operands(value).first()?).as_rows()?.0)),
+        _ => None,
+    });
+    let (sets, complements) = (sets.collect(), complements.collect());
+    let outside = Outside { batch: &batch, routing: &routing, noise: &noise, sets, complements };
     let (mut tensors, mut rows) = (BTreeMap::new(), Vec::new());
     for port in graph.signature().inputs {
         if port.role == Role::Rows {

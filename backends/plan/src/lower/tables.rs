@@ -88,6 +88,13 @@ impl Ctx<'_> {
             };
             return Ok(bind.slot(name, self.arg(buffer), Access::Read));
         }
+        if let (Op::OffsetGain { by }, &[gain]) =
+            (self.graph.op(value), self.graph.operands(value).as_slice())
+            && OpKind::of(self.graph.op(gain)) == OpKind::Parameter
+        {
+            let buffer = self.offset(value, gain, *by)?;
+            return Ok(bind.slot(name, self.arg(buffer), Access::Read));
+        }
         let shape = self.shape(value)?;
         let source = if let Op::Weight { name, .. } = self.graph.op(value) {
             ConstantSource::Weight { name: name.0.to_string() }

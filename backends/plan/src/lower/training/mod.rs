@@ -276,7 +276,23 @@ impl Ctx<'_> {
     /// The buffer of a parameter's elements in a type with fewer digits: the first that asks for it makes a kernel that rounds
     /// them.
     pub(super) fn rounded(&mut self, parameter: Value, dtype: DType) -> Result<u32, PlanError> {
-        if let Some(buffer) = self.place[parameter.index()] {
+        self.derived((parameter, "rounded"), parameter, dtype, |x| x)
+    }
+
+    /// The same of a gain that a number is added to.
+    pub(super) fn offset(&mut self, gain: Value, parameter: Value, by: F64) -> Result<u32, PlanError> {
+        self.derived((gain, "offset"), parameter, DType::F32, |x| x + real(by))
+    }
+
+    /// The buffer of a value whose elements are made of those of a parameter.
+    fn derived(
+        &mut self,
+        (value, how): (Value, &str),
+        parameter: Value,
+        dtype: DType,
+        of: impl FnOnce(Expr) -> Expr,
+    ) -> Result<u32, PlanError> {
+        if let Some(buffer) = self.place[value.index()] {
             return Ok(buffer);
         }
         let Some((rows, cols)) = self.fixed_size(parameter) else {
@@ -284,14 +300,15 @@ impl Ctx<'_> {
         };
         let mut draft = self.fixed(rows, parameter)?;
         let from = self.reads(&mut draft, "from", parameter)?;
-        let name = format!("%{} rounded", self.numbering.number(parameter));
+        let name = format!("%{} {how}", self.numbering.number(value));
         let buffer = self.buffer(name, dtype, RowBound::Fixed(rows), cols);
         let to = self.buffer_like(&mut draft, ("to", buffer), parameter, Usage::Write)?;
         let row = Index::Row;
-        let code = draft.each(cols, |col, _| vec![store(to, &row, col.clone(), from.at(&row, col.clone()))]);
-        let group = Group { work: Work::Copy, results: Vec::new(), values: vec![parameter] };
-        self.finish_draft(&group, format!("rounded_{cols}"), draft, vec![code]);
-        self.place[parameter.index()] = Some(buffer);
+        let code =
+            draft.each(cols, |col, _| vec![store(to, &row, col.clone(), of(from.at(&row, col.clone())))]);
+        let group = Group { work: Work::Copy, results: Vec::new(), values: vec![value] };
+        self.finish_draft(&group, format!("{how}_{cols}"), draft, vec![code]);
+        self.place[value.index()] = Some(buffer);
         Ok(buffer)
     }
 
