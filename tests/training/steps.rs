@@ -82,11 +82,11 @@ impl Faulty {
     fn before(
         &mut self,
         function: Function,
-        inputs: &mut Vec<(String, Datum<f64>)>,
+        inputs: &mut [(String, Datum<f64>)],
         batch: &FlatBatch,
         replayed: Option<&OfPart<'_>>,
     ) -> Result<(), Error> {
-        let all = inputs.clone();
+        let all = inputs.to_vec();
         let given = |name: &str| all.iter().find(|(own, _)| own == name).map(|(_, datum)| datum.clone());
         match (self.fault, function) {
             (Some(Fault::RateOfPart), Function::Gradient) => {
