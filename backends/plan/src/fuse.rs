@@ -311,10 +311,33 @@ impl Ctx<'_> {
                     self.groups.list.push(Group { work: Work::Update(update), results: vec![value], values });
                 }
                 None => {
-                    operands.iter().for_each(|operand| self.want(*operand));
-                    self.single(Work::Update(update), value);
+                    let mut values = vec![value];
+                    self.averaged(value, &mut values);
+                    let computed = values.clone();
+                    for value in &computed {
+                        let read = self.graph.operands(*value);
+                        let read = read.into_iter().filter(|operand| !computed.contains(operand));
+                        read.for_each(|operand| self.want(operand));
+                    }
+                    values.reverse();
+                    self.groups.list.push(Group { work: Work::Update(update), results: vec![value], values });
                 }
             },
+        }
+    }
+
+    /// What the kernel of a moving average computes of the gradient itself: it costs less than to write and read it. Users
+    /// first.
+    fn averaged(&self, average: Value, values: &mut Vec<Value>) {
+        let Op::Training(Training::MovingAverage {}) = self.graph.op(average) else { return };
+        let mut x = self.graph.operands(average).get(1).copied();
+        while let Some(value) = x.filter(|value| self.fuse && !self.wanted[value.index()]) {
+            let (Op::Training(Training::Squares { .. } | Training::ReadScaled {})) = self.graph.op(value)
+            else {
+                return;
+            };
+            values.push(value);
+            x = self.graph.operands(value).first().copied();
         }
     }
 

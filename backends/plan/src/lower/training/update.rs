@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::RowBound;
 use skipc_artifact::target::DType;
-use skipc_ir::{F64, Value};
+use skipc_ir::{F64, Op, Training, Value};
 
 use super::super::Ctx;
 use super::{Draft, Matrix, real, square, store};
@@ -142,18 +142,46 @@ impl Ctx<'_> {
         Ok(())
     }
 
+    /// What an update computes of a value itself, or reads. `code` gets what is known before any element.
+    fn element(
+        &mut self,
+        draft: &mut Draft,
+        group: &Group,
+        value: Value,
+        code: &mut Vec<Stmt>,
+    ) -> Result<Element, PlanError> {
+        let operands = self.graph.operands(value);
+        match (self.graph.op(value), operands.as_slice()) {
+            _ if !group.values.contains(&value) => Ok(Element::Read(self.reads(draft, "x", value)?)),
+            (Op::Training(Training::ReadScaled {}), &[x, factor]) => {
+                let (x, factor) = (self.reads(draft, "x", x)?, self.reads(draft, "factor", factor)?);
+                let (named, factor) = draft.named(factor.first(&only()));
+                code.push(named);
+                Ok(Element::Scaled(x, factor))
+            }
+            (Op::Training(Training::Squares { plus }), &[x]) => {
+                Ok(Element::Squared(Box::new(self.element(draft, group, x, code)?), *plus))
+            }
+            _ => Err(self.internal("an update computes numbers and squares", value)),
+        }
+    }
+
     fn moving_average(&mut self, group: &Group, value: Value) -> Result<(), PlanError> {
         let [_, x, weights] = self.operands(value)?;
         let (mut draft, state) = self.changes(value, Usage::Change)?;
-        let (x, weights) = (self.reads(&mut draft, "x", x)?, self.reads(&mut draft, "weights", weights)?);
+        let mut code = Vec::new();
+        let x = self.element(&mut draft, group, x, &mut code)?;
+        let weights = self.reads(&mut draft, "weights", weights)?;
         let row = Index::Row;
         let (kept_named, kept) = draft.named(weights.at(&only(), Index::Is(0)));
         let (new_named, new) = draft.named(weights.at(&only(), Index::Is(1)));
-        let mix = draft.each(state.cols, |col, _| {
-            let (before, x) = (state.at(&row, col.clone()), x.at(&row, col.clone()));
-            vec![store(state, &row, col.clone(), before * kept.clone() + x * new.clone())]
+        let mix = draft.each(state.cols, |col, draft| {
+            let (mut body, x) = x.at(draft, &row, col);
+            let before = state.at(&row, col.clone());
+            body.push(store(state, &row, col.clone(), before * kept.clone() + x * new.clone()));
+            body
         });
-        let code = vec![kept_named, new_named, mix];
+        code.extend([kept_named, new_named, mix]);
         self.finish_draft(group, format!("moving_average_{}", state.cols), draft, code);
         Ok(())
     }
@@ -266,6 +294,28 @@ impl Ctx<'_> {
         let square = self.reads(draft, "square", operands[3])?;
         let columns = operands.get(4).map(|columns| self.reads(draft, "columns", *columns)).transpose()?;
         Ok(Unclipped { gradient, square, columns })
+    }
+}
+
+/// An element that an update takes.
+enum Element {
+    Read(Matrix),
+    Scaled(Matrix, Expr),
+    Squared(Box<Element>, F64),
+}
+
+impl Element {
+    fn at(&self, draft: &mut Draft, row: &Index, col: &Index) -> (Vec<Stmt>, Expr) {
+        match self {
+            Element::Read(x) => (Vec::new(), x.at(row, col.clone())),
+            Element::Scaled(x, factor) => (Vec::new(), x.at(row, col.clone()) * factor.clone()),
+            Element::Squared(x, plus) => {
+                let (mut code, x) = x.at(draft, row, col);
+                let (named, x) = draft.named(x);
+                code.push(named);
+                (code, square(x) + real(*plus))
+            }
+        }
     }
 }
 
