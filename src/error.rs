@@ -92,6 +92,13 @@ impl Error {
         }
     }
 
+    /// The error as something says it that has a name, such as a rank of several.
+    #[must_use]
+    pub fn of(mut self, name: &str) -> Error {
+        self.diagnostics = self.diagnostics.of(name);
+        self
+    }
+
     /// The error with further findings.
     #[must_use]
     pub fn and(mut self, further: Diagnostics) -> Error {

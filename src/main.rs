@@ -22,8 +22,8 @@ fn main() -> ExitCode {
     skipc_llvm::end_without_memory(allocator::no_memory);
     let (cli, files) = Cli::from_command_line();
     let mut out: Box<dyn Write> = match files.write_to_stdout() {
-        true => Box::new(std::io::stderr().lock()),
-        false => Box::new(std::io::stdout().lock()),
+        true => Box::new(std::io::stderr()),
+        false => Box::new(std::io::stdout()),
     };
     let out = out.as_mut();
     // A panic is a fault of ours; the user gets an error with a code like any other.
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
             _ => ExitCode::SUCCESS,
         },
         Err(error) => {
-            report(&error, cli.json, out);
+            cli::report(&error, cli.json, out);
             ExitCode::from(cli::exit_code(error.kind))
         }
     }
@@ -52,20 +52,6 @@ fn main() -> ExitCode {
 /// What a command gives, as a terminal or anybody else gets it: names in a file are no commands to a terminal.
 fn shown(text: &str, terminal: bool) -> Cow<'_, str> {
     if terminal { printable(text) } else { Cow::Borrowed(text) }
-}
-
-/// Says what failed. Where nobody can read it, the exit code alone has to. A result that is not good enough has been printed,
-/// and stays the only JSON.
-fn report(error: &Error, json: bool, out: &mut dyn Write) {
-    if !json || error.kind == skipc::ErrorKind::Regression {
-        return cli::show(&error.diagnostics);
-    }
-    match serde_json::to_string_pretty(&error.diagnostics) {
-        Ok(text) => {
-            let _ = writeln!(out, "{text}").and_then(|()| out.flush());
-        }
-        Err(broken) => cli::say(&format!("skipc: {broken}\n")),
-    }
 }
 
 #[cfg(test)]

@@ -94,6 +94,26 @@ fn a_run_leaves_weights_a_log_and_a_plot() {
 }
 
 #[test]
+fn more_windows_are_held_out_than_a_batch_has_rows() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    project(folder, 2);
+    let config = std::fs::read_to_string(folder.join("train.toml")).unwrap();
+    let config = config.replace("validation = 0.1", "validation = 0.5").replace("batch = 5", "batch = 1");
+    std::fs::write(folder.join("train.toml"), config).unwrap();
+    let evaluated = |out: &str, options: &[&str]| -> serde_json::Value {
+        let said = succeeds(folder, out, &[&["--json"], options].concat());
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()["eval"].take()
+    };
+    let [compiled, reference] =
+        [evaluated("compiled", &[]), evaluated("reference", &["--target", "interpreter"])];
+    assert_eq!(compiled["tokens"], 15 * 16, "{compiled}");
+    assert_eq!(compiled["tokens"], reference["tokens"]);
+    let [ours, theirs] = [&compiled, &reference].map(|eval| eval["loss"].as_f64().unwrap());
+    assert!((ours - theirs).abs() < 2e-5, "{ours} instead of {theirs}");
+}
+
+#[test]
 fn a_killed_run_goes_on_to_the_same_bytes() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();

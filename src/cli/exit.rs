@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 
 use crate::diagnostic::Diagnostics;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// What the process returns for an error. Errors in the command line itself (2) are clap's.
 pub fn exit_code(kind: ErrorKind) -> u8 {
@@ -20,6 +20,20 @@ pub fn exit_code(kind: ErrorKind) -> u8 {
 /// Writes to standard error. A command whose messages nobody can read goes on.
 pub fn say(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Says what failed. Where nobody can read it, the exit code alone has to. A result that is not good enough has been printed,
+/// and stays the only JSON.
+pub fn report(error: &Error, json: bool, out: &mut dyn Write) {
+    if !json || error.kind == ErrorKind::Regression {
+        return show(&error.diagnostics);
+    }
+    match serde_json::to_string_pretty(&error.diagnostics) {
+        Ok(text) => {
+            let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+        }
+        Err(broken) => say(&format!("skipc: {broken}\n")),
+    }
 }
 
 /// Shows findings on standard error.

@@ -47,7 +47,7 @@ use skipc_runtime::Device;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::error::{Error, ErrorKind};
 
-pub use exit::{exit_code, say, show};
+pub use exit::{exit_code, report, say, show};
 pub use serve::ServeArgs;
 pub use skipc_runtime::command::{Files, TrustArgs};
 pub use source::CheckpointArgs;
@@ -98,7 +98,8 @@ pub enum Command {
     Profile(profile::ProfileArgs),
     /// Time the forms of a model's kernels on this machine, for `skipc compile --tuning`.
     Tune(TuneArgs),
-    /// Train a model: from the first weights, from those of a file, or from a checkpoint.
+    /// Train a model: from the first weights, from those of a file, or from a checkpoint; under `mpirun` on several processes, each
+    /// with its rows of every batch.
     Train(TrainArgs),
     /// Say what an error code means, or list them all.
     Explain(ExplainArgs),
@@ -646,7 +647,8 @@ pub struct TrainArgs {
     #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackendArg::default(), hide_default_value = true)]
     pub cpu_backend: CpuBackendArg,
 
-    /// Threads on the CPU [default: all]. No number depends on it.
+    /// Threads on the CPU [default: all that this process may run on, shared with the ranks that may run there, too]. No number
+    /// depends on it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
 }

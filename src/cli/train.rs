@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::SetSym;
 use skipc_passes::rewrite::cost::{CPU, Counts, Poly};
-use skipc_runtime::threads::Threads;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::progress::Line;
@@ -29,6 +28,7 @@ use crate::frontend::training::{self, Config};
 use crate::frontend::weights::Weights;
 use crate::train::checkpoint::{self, Checkpoint, Identity};
 use crate::train::machine::{FirstState, Graphs};
+use crate::train::ranks::{Facts, Place, Team};
 use crate::train::record::{Record, Replay};
 use crate::train::times::{self, KernelTime};
 use crate::train::{Begin, Data, Evaluation, Run, StepRecord, Teacher, compiled, interpreted, precision};
@@ -37,6 +37,23 @@ use crate::train::{Begin, Data, Evaluation, Run, StepRecord, Teacher, compiled, 
 const INTERPRETER: &str = "interpreter";
 
 pub(super) fn run(args: &TrainArgs, json: bool) -> Result<String, Error> {
+    let place = Place::from_environment(|name| std::env::var(name).ok())?;
+    let report = move |error: &Error| super::report(error, json, &mut std::io::stdout());
+    let team = Team::join(place, Box::new(report))?;
+    let command = std::panic::AssertUnwindSafe(|| on_rank(args, json, &team));
+    let ran = std::panic::catch_unwind(command);
+    match ran.unwrap_or_else(|panic| Err(Error::panicked(panic.as_ref()))) {
+        Ok(text) => {
+            team.leave();
+            Ok(text)
+        }
+        Err(error) => Err(team.fail(error)),
+    }
+}
+
+/// The command on one of the ranks of a run; the first alone writes anything, and has something to say at the end.
+fn on_rank(args: &TrainArgs, json: bool, team: &Team) -> Result<String, Error> {
+    let (ranks, stop) = (team.ranks(), stop_on_signals()?);
     if args.spec.is_dir() {
         let message = format!("{} is a directory, and training takes a spec", args.spec.display());
         let help =
@@ -44,38 +61,72 @@ pub(super) fn run(args: &TrainArgs, json: bool) -> Result<String, Error> {
         return Err(usage(message, help));
     }
     let source = Source::open(&args.spec, None)?;
-    let config = configuration(&args.config)?;
+    let config = configuration(&args.config, ranks.size())?;
     let model = &source.model;
-    super::show(&crate::train::check(model, &config)?);
-    let runs_on = RunsOn::of(args, &config)?;
+    let warnings = crate::train::check(model, &config)?;
+    if ranks.is_first() {
+        super::show(&warnings);
+    }
+    let runs_on = RunsOn::of(args, &config, team)?;
     let data = Data::read(&config, model.stream.vocab_size)?;
     let teacher = teacher(&config)?;
     let mut identity = identity(&args.spec, &config, &data, teacher.as_ref())?;
     // Each of them rounds in its own way.
     identity.settings.insert("target".to_owned(), runs_on.name());
-    let begin = Begin { model, config: &config, data: &data, teacher: teacher.as_ref().map(|(it, _)| it) };
-    std::fs::create_dir_all(&args.folder).map_err(|error| Error::io(&args.folder, &error))?;
+    let teacher = teacher.as_ref().map(|(teacher, _)| teacher);
+    let begin = Begin { model, config: &config, data: &data, teacher, ranks };
     let mut run = start(args, &begin, &identity, runs_on)?;
-    let summary = Session {
-        args,
-        config: &config,
-        identity,
-        work: work(model)?,
-        log: Log::open(&args.folder, run.step)?,
-        stop: stop_on_signals()?,
+    if ranks.size() > 1 {
+        facts(args, &identity, &run)?.agree(ranks, |rank| team.name(rank))?;
     }
-    .train(&begin, &mut run)?;
-    if json { to_json(&summary.json()) } else { Ok(summary.text(args)) }
+    let log = match ranks.is_first() {
+        true => {
+            std::fs::create_dir_all(&args.folder).map_err(|error| Error::io(&args.folder, &error))?;
+            Some(Log::open(&args.folder, run.step)?)
+        }
+        false => None,
+    };
+    let session = Session { args, config: &config, identity, work: work(model)?, log, stop, team };
+    let summary = session.train(&begin, &mut run)?;
+    match (ranks.is_first(), json) {
+        (false, _) => Ok(String::new()),
+        (true, true) => to_json(&summary.json()),
+        (true, false) => Ok(summary.text(args)),
+    }
+}
+
+/// What has to be the same on all ranks before the first step.
+fn facts(args: &TrainArgs, identity: &Identity, run: &Run<'_, f32>) -> Result<Facts, Error> {
+    let mut facts = Facts::new(&identity.settings, &identity.hashes);
+    facts.setting("skipc --version", env!("CARGO_PKG_VERSION").to_owned());
+    facts.setting("the first step", run.step.to_string());
+    facts.setting("what runs a step", run.engine.describe());
+    facts.setting("--save-every", format!("{:?}", args.save_every));
+    facts.setting("--eval-every", format!("{:?}", args.eval_every));
+    facts.setting("--record", args.record.is_some().to_string());
+    facts.setting("--resume", args.resume.to_string());
+    let read = |path: &Path| std::fs::read(path).map_err(|error| Error::io(path, &error));
+    let binary = std::env::current_exe().map_err(|error| Error::io("skipc".as_ref(), &error))?;
+    facts.content("binary of skipc", &read(&binary)?);
+    facts.content("weights", &checkpoint::hashes(&run.engine.weights()));
+    facts.content("optimiser's state", &checkpoint::hashes(&run.engine.moments()));
+    if let Some(folder) = &args.replay {
+        let decisions = [read(&folder.join("wanted.npy"))?, read(&folder.join("gates.npy"))?];
+        facts.content("record of decisions", &decisions.concat());
+    }
+    Ok(facts)
 }
 
 fn usage(message: String, help: &str) -> Error {
     Error::new(ErrorKind::Request, Diagnostic::new("usage::train", message).help(help))
 }
 
-fn configuration(path: &Path) -> Result<Config, Error> {
+fn configuration(path: &Path, ranks: usize) -> Result<Config, Error> {
     let (name, text) = spec::read_text(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    Ok(training::read(&name, &text, folder)?)
+    let config = training::read(&name, &text, folder)?;
+    training::check_shares(&name, &text, &config, ranks)?;
+    Ok(config)
 }
 
 /// Where the functions of training run.
@@ -86,7 +137,7 @@ enum RunsOn {
 }
 
 impl RunsOn {
-    fn of(args: &TrainArgs, config: &Config) -> Result<RunsOn, Error> {
+    fn of(args: &TrainArgs, config: &Config, team: &Team) -> Result<RunsOn, Error> {
         if args.target == INTERPRETER {
             if args.timing {
                 let message = "--timing is about kernels, and the interpreter has none".to_owned();
@@ -107,8 +158,8 @@ impl RunsOn {
                 Diagnostic::new("legal::no_kernel", message).help(help),
             ));
         }
-        let threads = args.threads.map_or_else(Threads::available, usize::from);
-        let max_tokens = config.train.batch * config.train.seq;
+        let threads = args.threads.map_or_else(|| team.threads(), usize::from);
+        let max_tokens = config.rows_at_once(team.ranks().size()) * config.train.seq;
         let backend = args.cpu_backend.into();
         let dtype = precision(config, Some(backend))?;
         Ok(RunsOn::Host(Host { backend, dtype, threads, max_tokens }))
@@ -235,8 +286,11 @@ struct Session<'s> {
     config: &'s Config,
     identity: Identity,
     work: Poly,
-    log: Log,
+    /// Of the first rank.
+    log: Option<Log>,
+    /// This process was asked to end.
     stop: Arc<AtomicBool>,
+    team: &'s Team,
 }
 
 /// How a run ended.
@@ -253,25 +307,28 @@ struct Summary {
 
 impl Session<'_> {
     fn train(mut self, begin: &Begin<'_>, run: &mut Run<'_, f32>) -> Result<Summary, Error> {
-        let (args, train) = (self.args, &self.config.train);
+        let (args, train, ranks) = (self.args, &self.config.train, self.team.ranks());
         let mut record = args.record.is_some().then(|| Record::new(run.engine.weights()));
         let shape = [train.steps as usize, begin.model.skips().count(), train.batch, train.seq];
         let replay = args.replay.as_deref().map(|folder| Replay::read(folder, shape)).transpose()?;
-        let (line, first) = (Line::training(train.steps, run.step), run.step);
+        let first = run.step;
+        let line = ranks.is_first().then(|| Line::training(train.steps, first));
         let (mut last, mut saved, mut eval) = (None, None, None);
-        while run.step < train.steps && !self.stop.load(Ordering::SeqCst) {
+        // Ranks end at one step, whichever of them was asked to.
+        while run.step < train.steps && !ranks.any(self.stop.load(Ordering::SeqCst)) {
             let (step, began) = (run.step, Instant::now());
             let done = run.advance(record.as_mut(), |step, batch| {
                 replay.as_ref().map(|replay| replay.step(step, batch))
             })?;
-            self.log.step(
-                step,
-                &done,
-                self.share(&done),
-                done.tokens as f64 / began.elapsed().as_secs_f64(),
-            )?;
-            line.at(&brief(&done));
-            line.turn();
+            let (share, tokens_per_second) =
+                (self.share(&done), done.tokens as f64 / began.elapsed().as_secs_f64());
+            if let Some(log) = &mut self.log {
+                log.step(step, &done, share, tokens_per_second)?;
+            }
+            if let Some(line) = &line {
+                line.at(&brief(&done));
+                line.turn();
+            }
             last = Some(done);
             let done = run.step;
             let is_due = |every: Option<u64>| every.is_some_and(|every| done.is_multiple_of(every));
@@ -295,13 +352,15 @@ impl Session<'_> {
         };
         if finished {
             weights = args.folder.join("weights.safetensors");
+        }
+        if finished && ranks.is_first() {
             checkpoint::write_tensors(&weights, &run.engine.weights(), None)?;
+            if let (Some(record), Some(folder)) = (&record, &args.record) {
+                record.write(folder, &run.engine.weights(), eval.as_ref(), [train.batch, train.seq])?;
+            }
         }
-        if let (Some(record), Some(folder), true) = (&record, &args.record, finished) {
-            record.write(folder, &run.engine.weights(), eval.as_ref(), [train.batch, train.seq])?;
-        }
-        if let Some(path) = &args.svg {
-            let svg = train_plot::svg(begin.model, &self.log.read()?)?;
+        if let (Some(path), Some(log)) = (&args.svg, &self.log) {
+            let svg = train_plot::svg(begin.model, &log.read()?)?;
             let wrote = skipc_artifact::replace::bytes(path, svg.as_bytes());
             wrote.map_err(|error| Error::in_artifact(path, &error))?;
         }
@@ -310,14 +369,26 @@ impl Session<'_> {
     }
 
     fn save(&self, run: &Run<'_, f32>) -> Result<std::path::PathBuf, Error> {
-        let tensors = (&run.engine.weights(), &run.engine.moments());
+        let (weights, ranks) = (run.engine.weights(), self.team.ranks());
+        if ranks.size() > 1 {
+            let mut facts = Facts::default();
+            facts.content(
+                &format!("state of the weights after {} steps", run.step),
+                &checkpoint::hashes(&weights),
+            );
+            facts.agree(ranks, |rank| self.team.name(rank))?;
+        }
+        if !ranks.is_first() {
+            return Ok(checkpoint::weight_file(&self.args.folder, run.step));
+        }
+        let tensors = (&weights, &run.engine.moments());
         checkpoint::write(&self.args.folder, run.step, tensors, &self.identity)
     }
 
     fn evaluate(&mut self, run: &mut Run<'_, f32>) -> Result<Option<Evaluation>, Error> {
         let eval = run.evaluate()?;
-        if let Some(eval) = &eval {
-            self.log.eval(run.step, eval)?;
+        if let (Some(log), Some(eval)) = (&mut self.log, &eval) {
+            log.eval(run.step, eval)?;
         }
         Ok(eval)
     }

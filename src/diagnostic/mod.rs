@@ -214,6 +214,15 @@ impl Diagnostics {
         }
     }
 
+    /// The findings with the name of who says them in front.
+    #[must_use]
+    pub fn of(mut self, name: &str) -> Diagnostics {
+        for diagnostic in &mut self.kept {
+            diagnostic.message = format!("{name}: {}", diagnostic.message).into_boxed_str();
+        }
+        self
+    }
+
     /// Whether further findings are only counted, so that help for them need not be looked for.
     pub fn is_full(&self) -> bool {
         self.kept.len() >= MAX_KEPT

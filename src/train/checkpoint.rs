@@ -160,6 +160,22 @@ fn read_tensors(path: &Path) -> Result<(Tensors, BTreeMap<String, String>), Erro
     Ok((tensors, metadata))
 }
 
+/// Where the weights of a step's checkpoint are.
+pub fn weight_file(folder: &Path, step: u64) -> PathBuf {
+    let [weights, _] = files(folder, step);
+    weights
+}
+
+/// What tells tensors from others: a hash of each.
+pub fn hashes(tensors: &Tensors) -> Vec<u8> {
+    let of_tensor = |(name, tensor): (&String, &Tensor)| {
+        let values = tensor.values.iter().flat_map(|value| value.to_le_bytes());
+        let bytes: Vec<u8> = name.bytes().chain(values).collect();
+        ContentHash::of(&bytes).to_string().into_bytes()
+    };
+    tensors.iter().flat_map(of_tensor).collect()
+}
+
 /// Writes the checkpoint of a step, and removes those before the last two.
 ///
 /// # Errors

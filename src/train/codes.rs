@@ -3,6 +3,10 @@
 /// Code and explanation, sorted by code.
 pub const CODES: &[(&str, &str)] = &[
     (
+        "train::batch",
+        "The rows of a step, `batch`, cannot be shared among the ranks so that each has as many. Write a multiple of their number, or start another number.",
+    ),
+    (
         "train::checkpoint",
         "A checkpoint cannot be gone on with: there is none, one of its two files is missing or of another run, or the folder has one already and `--resume` was not said.",
     ),
@@ -17,6 +21,10 @@ pub const CODES: &[(&str, &str)] = &[
     (
         "train::no_derivative",
         "Something between the loss and a tensor that trains has no derivative. Freeze the tensors in front of it, or leave it out of the model.",
+    ),
+    (
+        "train::no_mpi",
+        "Several ranks were started, and this skipc was built without the feature `mpi`, by which they find each other: each would train alone. Build it by `cargo build --release --features cuda,mpi`.",
     ),
     (
         "train::no_rate_loss",
@@ -34,6 +42,18 @@ pub const CODES: &[(&str, &str)] = &[
     ("train::nothing", "No tensor of the model trains: `train` and `freeze` leave none."),
     ("train::pattern", "A pattern of the configuration matches no tensor of the model."),
     ("train::positions", "`seq` is more than the model has positions, `max_positions` of its spec."),
+    (
+        "train::rank_died",
+        "A rank of the run ended, by a signal or for want of memory, or gave no sign of life for 20 seconds, and all others ended with it. Steps since the last checkpoint are lost; `--resume` goes on from it, with as many ranks or another number.",
+    ),
+    (
+        "train::ranks",
+        "The environment does not say which rank of how many this process is, or MPI says otherwise, or ranks cannot reach each other. Start them by the `mpirun` of the MPI that skipc was built with, or by `srun --mpi=pmix`; torchrun starts no MPI.",
+    ),
+    (
+        "train::ranks_differ",
+        "Ranks have to train one model: skipc, spec, configuration, data, teacher, weights, options, and what code is compiled for, are compared when a run begins, and weights at each checkpoint. The message names what differs on which rank.",
+    ),
     (
         "train::resumed",
         "The configuration, the spec, the data or the teacher of a run that goes on is another than before. `--override KEY` allows a key of the configuration.",

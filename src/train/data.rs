@@ -1,5 +1,6 @@
 //! What a model is trained on: windows of a stream, or rows, and the order in which steps take them.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -184,18 +185,18 @@ impl Data {
         Part::of(rows.map(|(row, window)| (row, self.window(window))))
     }
 
-    /// The windows that are held out, as many as `at_once` together, each a row of its index.
-    pub fn held_out(&self, at_once: usize) -> impl Iterator<Item = Part> {
-        let count = self.held_out.len().saturating_sub(1) / self.seq;
-        let windows: Vec<usize> = (0..count).collect();
-        let parts: Vec<Part> = windows
-            .chunks(at_once)
-            .map(|windows| {
-                let window = |idx: &usize| (*idx, &self.held_out[idx * self.seq..][..=self.seq]);
-                Part::of(windows.iter().map(window))
-            })
-            .collect();
-        parts.into_iter()
+    /// Windows that are held out.
+    pub fn n_held_out(&self) -> usize {
+        self.held_out.len().saturating_sub(1) / self.seq
+    }
+
+    /// Some of them, as many as `at_once` together, each a row of its index.
+    pub fn held_out(&self, windows: Range<usize>, at_once: usize) -> impl Iterator<Item = Part> {
+        let end = windows.end;
+        windows.step_by(at_once.max(1)).map(move |first| {
+            let window = |idx: usize| (idx, &self.held_out[idx * self.seq..][..=self.seq]);
+            Part::of((first..end.min(first + at_once.max(1))).map(window))
+        })
     }
 
     /// How many bytes so many targets stand for, where anybody knows.

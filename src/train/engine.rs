@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use skipc_ir::draws::{self, DrawKey};
-use skipc_ir::interp::{Datum, FlatBatch, Number, Results};
+use skipc_ir::interp::{Datum, FlatBatch, Number};
 use skipc_ir::{Domain, Graph, Role};
 use skipc_passes::Options;
 
 use super::Part;
 use super::compiled::Compiled;
+pub use super::found::Found;
+use super::found::masks;
 use super::machine::{
     FirstState, Frozen, Function, Graphs, Interpreter, Machine, OfPart, Replayed, failed, first_states,
     numbers,
 };
+use super::ranks::Ranks;
 use super::times::Times;
 use crate::diagnostic::Diagnostic;
 use crate::driver::training::{Host, load};
@@ -30,6 +33,9 @@ use crate::frontend::weights::Weights;
 /// Passes of a graph of training: what forward and backward pass have in common is computed once.
 const PASSES: [&str; 2] = ["cse", "dce"];
 
+/// Numbers of a gradient that ranks sum at once, and a tensor more: few calls, and little memory beside the states.
+const SUMMED: usize = 1 << 22;
+
 /// What is trained, on what, and how far it has come.
 pub struct Engine<N> {
     config: Config,
@@ -37,6 +43,8 @@ pub struct Engine<N> {
     trained: Vec<Trained>,
     /// Tensors that do not train.
     frozen: Tensors,
+    /// Where rates are counted.
+    counting: Counting,
     machine: Box<dyn Machine<N>>,
     teacher: Option<Box<dyn Machine<N>>>,
 }
@@ -92,21 +100,6 @@ pub struct Tensor {
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// What a step found, before it changed anything.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    /// Mean negative log probability of the targets, in nats.
-    pub ce: f64,
-    /// Of the teacher's distribution from the model's.
-    pub kl: f64,
-    /// Norm of the gradient.
-    pub norm: f64,
-    /// What each router wanted of each input.
-    pub wanted: Vec<Vec<bool>>,
-    /// What it executed.
-    pub executed: Vec<Vec<bool>>,
-}
-
 /// The settings that change from step to step.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -136,26 +129,26 @@ fn passed(graph: Graph) -> Result<Graph, Error> {
 }
 
 /// What graphs of a run are made for.
-fn made_for(config: &Config) -> Train {
+fn made_for(model: &Model, config: &Config, ranks: usize) -> Train {
     let settings = &config.train;
-    let in_parts = (1..settings.batch).contains(&settings.microbatch);
+    let in_parts = config.rows_at_once(ranks) < settings.batch;
+    let has_rates = settings.aux_weight > 0.0 && model.skips().any(|skip| skip.has_rate());
     Train {
         ste: settings.ste,
         aux_weight: settings.aux_weight,
         distill: config.distill.as_ref().map(|distill| (distill.weight, distill.temperature)),
         // Rates of a batch in parts are squared: they have to be known before its first backward pass.
-        counting: if in_parts && settings.aux_weight > 0.0 { Counting::Given } else { Counting::Here },
+        counting: if in_parts && has_rates { Counting::Given } else { Counting::Here },
     }
 }
 
 /// The functions of a run.
-fn graphs(model: &Model, config: &Config, trained: &[Trained]) -> Result<Graphs, Error> {
-    let train = made_for(config);
+fn graphs(model: &Model, config: &Config, trained: &[Trained], train: &Train) -> Result<Graphs, Error> {
     let mut graphs = Graphs::new();
     if train.counting == Counting::Given {
-        graphs.insert(Function::Count, count_graph(model, &train, trained).map_err(lowered)?);
+        graphs.insert(Function::Count, count_graph(model, train, trained).map_err(lowered)?);
     }
-    let gradient = gradient_graph(model, Skipping::Gathered, &train, trained);
+    let gradient = gradient_graph(model, Skipping::Gathered, train, trained);
     graphs.insert(Function::Gradient, gradient.map_err(lowered)?);
     graphs.insert(Function::Norm, norm_graph(trained).map_err(lowered)?);
     let update = update_graph(trained, config.optimizer.kind, |name| config.decays(name));
@@ -165,16 +158,17 @@ fn graphs(model: &Model, config: &Config, trained: &[Trained]) -> Result<Graphs,
 }
 
 impl<N: Number> Engine<N> {
-    /// A model with its first weights; moments are 0. `teacher` is another model with its weights.
+    /// A model with its first weights, for one of so many ranks; moments are 0. `teacher` is another model with its weights.
     ///
     /// # Errors
     /// What cannot be trained.
     pub fn new(
         model: &Model,
         config: &Config,
-        weights: &Tensors,
+        (weights, ranks): (&Tensors, usize),
         (teacher, build): (Option<(&Model, &Weights)>, Build<'_, N>),
     ) -> Result<Engine<N>, Error> {
+        let train = made_for(model, config, ranks);
         let trained: Vec<Trained> = weights
             .iter()
             .filter(|(name, _)| config.trains(name))
@@ -190,13 +184,14 @@ impl<N: Number> Engine<N> {
             |own| own.moments(config.optimizer.kind),
             |name| weights.get(name).map_or_else(Vec::new, |tensor| tensor.values.clone()),
         );
-        let machine = build(model, graphs(model, config, &trained)?, states, &of_model)?;
+        let machine = build(model, graphs(model, config, &trained, &train)?, states, &of_model)?;
         let teacher = teacher.map(|(model, weights)| {
             let graph = lower::lower(model, Skipping::Gathered, lower::Function::Score).map_err(lowered)?;
             build(model, Graphs::from([(Function::Score, passed(graph)?)]), Vec::new(), weights)
         });
         let (config, model) = (config.clone(), model.clone());
-        Ok(Engine { config, model, trained, frozen, machine, teacher: teacher.transpose()? })
+        let (counting, teacher) = (train.counting, teacher.transpose()?);
+        Ok(Engine { config, model, trained, frozen, counting, machine, teacher })
     }
 
     /// What it runs on.
@@ -207,6 +202,11 @@ impl<N: Number> Engine<N> {
     /// How long the kernels of its functions took so far, without those of a teacher; none on the interpreter.
     pub fn times(&self) -> Option<&Times> {
         self.machine.times()
+    }
+
+    /// Routers of the model.
+    pub fn n_routers(&self) -> usize {
+        self.model.skips().count()
     }
 
     /// The tensors that train.
@@ -286,23 +286,24 @@ impl<N: Number> Engine<N> {
         given
     }
 
-    /// How many inputs of a batch each router wants.
+    /// How many inputs of a batch each router wants; the parts are this rank's.
     fn counts(
         &mut self,
         settings: Settings,
         parts: &[(Range<usize>, Part)],
-        replayed: Option<&Replayed>,
-    ) -> Result<Vec<usize>, Error> {
-        let mut counts = vec![0; self.model.skips().count()];
+        (replayed, ranks): (Option<&Replayed>, &dyn Ranks),
+    ) -> Result<Vec<u64>, Error> {
+        let mut counts = vec![0; self.n_routers()];
         for (inputs, part) in parts {
             let of_part = replayed.map(|replayed| OfPart { replayed, inputs: inputs.clone() });
             let given = self.settings(settings, part);
             let results = self.machine.run(Function::Count, given, &part.inputs, of_part.as_ref())?;
             let [wanted, _] = masks(&results)?;
             for (count, mask) in counts.iter_mut().zip(wanted) {
-                *count += mask.iter().filter(|wants| **wants).count();
+                *count += mask.iter().filter(|wants| **wants).count() as u64;
             }
         }
+        ranks.sum_counts(&mut counts);
         Ok(counts)
     }
 
@@ -313,7 +314,8 @@ impl<N: Number> Engine<N> {
         Ok(results.into_iter().find(|(role, _)| *role == Role::Logits).map(|(_, logits)| logits))
     }
 
-    /// Losses, decisions and the gradient of a batch, which lies in its states until the next update.
+    /// Losses, decisions and the gradient of a batch, which lies in its states until the next update. Each rank computes its rows
+    /// of the batch; what it returns, and the gradient, is of all.
     ///
     /// # Errors
     /// `train::no_target` for a batch in which nothing has a target; `train::not_finite`.
@@ -321,7 +323,7 @@ impl<N: Number> Engine<N> {
         &mut self,
         settings: Settings,
         batch: &Part,
-        replayed: Option<&Replayed>,
+        (replayed, ranks): (Option<&Replayed>, &dyn Ranks),
     ) -> Result<Found, Error> {
         let n_live = batch.n_live();
         if n_live == 0 {
@@ -329,18 +331,15 @@ impl<N: Number> Engine<N> {
             let help = "rows of one token have nothing to learn from: check `lengths`";
             return Err(Diagnostic::new("train::no_target", message).help(help).into());
         }
-        let parts = batch.split(self.config.train.microbatch);
-        let counts = match made_for(&self.config).counting == Counting::Given {
-            true => self.counts(settings, &parts, replayed)?,
-            false => Vec::new(),
+        let at_once = self.config.rows_at_once(ranks.size());
+        let mut parts = batch.split(ranks.share(batch.rows.len()), at_once);
+        parts.retain(|(_, part)| part.n_live() > 0);
+        let counts = match self.counting {
+            Counting::Given => self.counts(settings, &parts, (replayed, ranks))?,
+            Counting::Here => Vec::new(),
         };
-        let n_routers = self.model.skips().count();
-        let none = vec![Vec::with_capacity(n_live); n_routers];
-        let mut found = Found { wanted: none.clone(), executed: none, ..Found::default() };
+        let mut found = Found::of_routers(self.n_routers());
         for (inputs, part) in &parts {
-            if part.n_live() == 0 {
-                continue;
-            }
             let of_part = replayed.map(|replayed| OfPart { replayed, inputs: inputs.clone() });
             let mut given = self.settings(settings, part);
             given.push(("tokens".to_owned(), number(n_live as f64)));
@@ -352,8 +351,35 @@ impl<N: Number> Engine<N> {
             let results = self.machine.run(Function::Gradient, given, &part.inputs, of_part.as_ref())?;
             found.add(&results)?;
         }
+        self.sum_gradients(ranks);
+        let mut found = found.of_all(ranks);
         found.norm = self.norm(settings.step, &found)?;
         Ok(found)
+    }
+
+    /// Gives the gradient's states their sums over ranks, some tensors at a time.
+    fn sum_gradients(&mut self, ranks: &dyn Ranks) {
+        if ranks.size() == 1 {
+            return;
+        }
+        let (mut summed, mut values) = (Vec::new(), Vec::new());
+        let mut tensors = self.trained.iter().peekable();
+        while let Some(tensor) = tensors.next() {
+            let state = tensor.gradient();
+            let own = self.machine.state(&state).unwrap_or_default();
+            summed.push((state, own.len()));
+            values.extend(own.iter().map(|value| value.to_f64() as f32));
+            if values.len() < SUMMED && tensors.peek().is_some() {
+                continue;
+            }
+            ranks.sum(&mut values);
+            let mut begin = 0;
+            for (state, length) in summed.drain(..) {
+                self.machine.set_state(&state, &values[begin..begin + length]);
+                begin += length;
+            }
+            values.clear();
+        }
     }
 
     /// The norm of the gradient. A loss or norm that is not finite ends the run.
@@ -405,60 +431,25 @@ impl<N: Number> Engine<N> {
         self.machine.run(Function::Update, given, &FlatBatch::default(), None).map(|_| ())
     }
 
-    /// Inference over rows: the negative log probability of all targets together, in nats, and how many inputs each router
-    /// executed.
+    /// Inference over rows: of each the negative log probability of its targets together, in nats, and how many inputs each
+    /// router executed.
     ///
     /// # Errors
     /// None that is not a fault of skipc.
-    pub fn score(&mut self, part: &Part) -> Result<(f64, Vec<usize>), Error> {
+    pub fn score(&mut self, part: &Part) -> Result<(Vec<f64>, Vec<u64>), Error> {
         let results = self.machine.run(Function::Score, Vec::new(), &part.inputs, None)?;
-        let mut nats = 0.0;
+        let mut nats = Vec::new();
         for (role, datum) in &results {
             if let (Role::Logits, Ok((cols, logits))) = (role, datum.real()) {
-                let rows = logits.chunks_exact(cols).zip(&part.targets);
-                nats = rows.map(|(row, target)| negative_log_probability(row, *target as usize)).sum();
+                let of_input = |input: usize| {
+                    negative_log_probability(&logits[input * cols..][..cols], part.targets[input] as usize)
+                };
+                nats = part.rows.iter().map(|row| row.clone().map(of_input).sum()).collect();
             }
         }
         let [_, executed] = masks(&results)?;
-        let count = |mask: &Vec<bool>| mask.iter().filter(|executes| **executes).count();
+        let count = |mask: &Vec<bool>| mask.iter().filter(|executes| **executes).count() as u64;
         Ok((nats, executed.iter().map(count).collect()))
-    }
-}
-
-/// What each router wanted, and what it executed. One without a capacity executes what it wants.
-fn masks<N: Number>(results: &Results<N>) -> Result<[Vec<Vec<bool>>; 2], Error> {
-    let mask = |datum: &Datum<N>| datum.mask().map(<[bool]>::to_vec).map_err(|error| failed(&error));
-    let mut executed = BTreeMap::new();
-    for (role, datum) in results {
-        if let Role::Decision { router } = role {
-            executed.insert(*router, mask(datum)?);
-        }
-    }
-    let mut wanted = executed.clone();
-    for (role, datum) in results {
-        if let Role::WantedMask { router } = role {
-            wanted.insert(*router, mask(datum)?);
-        }
-    }
-    Ok([wanted, executed].map(|of_routers| of_routers.into_values().collect()))
-}
-
-impl Found {
-    /// Adds what a part of the batch found.
-    fn add<N: Number>(&mut self, results: &Results<N>) -> Result<(), Error> {
-        let [wanted, executed] = masks(results)?;
-        self.wanted.iter_mut().zip(wanted).for_each(|(all, of_part)| all.extend(of_part));
-        self.executed.iter_mut().zip(executed).for_each(|(all, of_part)| all.extend(of_part));
-        for (role, datum) in results {
-            let Role::Result { name } = role else { continue };
-            let sum = match name.as_str() {
-                "kl" => &mut self.kl,
-                "ce" => &mut self.ce,
-                _ => continue,
-            };
-            *sum += datum.real().map_err(|error| failed(&error))?.1[0].to_f64();
-        }
-        Ok(())
     }
 }
 

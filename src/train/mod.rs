@@ -8,6 +8,8 @@
 //! before a backward pass, one gives losses and gradients of a part of the batch, one the norm of the gradient, one the next
 //! weights; a fifth is inference over the same states. They run as compiled code, or on the reference interpreter ([`machine`]).
 //!
+//! Several processes can train one model ([`ranks`]): each computes its rows of every batch, and they sum what they find.
+//!
 //! Nothing that a step depends on is kept anywhere but in weights and moments: noise, draws and the order of the data are
 //! functions of the seed and the step. So a run that stops goes on as if it had not.
 
@@ -17,8 +19,10 @@ mod compiled;
 mod data;
 pub mod engine;
 mod evaluation;
+mod found;
 pub mod machine;
 mod part;
+pub mod ranks;
 pub mod record;
 mod run;
 pub mod times;

@@ -37,9 +37,8 @@ impl Part {
         self.targets.len()
     }
 
-    /// The rows in parts of so many; all together for 0. With each, where its inputs lie in the whole.
-    pub fn split(&self, rows: usize) -> Vec<(Range<usize>, Part)> {
-        let rows = if rows == 0 { self.rows.len() } else { rows };
+    /// Some rows in parts of so many. With each, where its inputs lie in the whole.
+    pub fn split(&self, of: Range<usize>, at_once: usize) -> Vec<(Range<usize>, Part)> {
         let part = |rows: &[Range<usize>]| {
             let (begin, end) =
                 (rows.first().map_or(0, |row| row.start), rows.last().map_or(0, |row| row.end));
@@ -56,7 +55,7 @@ impl Part {
             };
             (begin..end, part)
         };
-        self.rows.chunks(rows.max(1)).map(part).collect()
+        self.rows[of].chunks(at_once.max(1)).map(part).collect()
     }
 }
 
@@ -73,10 +72,11 @@ mod tests {
             (&[1, 2, 5][..], &[2, 3, 6][..])
         );
         assert_eq!(whole.inputs.sequences, [0, 0, 3]);
-        let parts = whole.split(3);
+        let parts = whole.split(0..4, 3);
         assert_eq!(parts.len(), 2);
         assert_eq!(parts[0].1.targets, [2, 3]);
         assert_eq!((parts[1].0.clone(), parts[1].1.inputs.sequences.as_slice()), (2..3, &[3][..]));
-        assert_eq!(whole.split(0).len(), 1);
+        let behind = whole.split(2..4, 9);
+        assert_eq!((behind.len(), behind[0].1.rows.as_slice()), (1, &[0..0, 0..1][..]));
     }
 }

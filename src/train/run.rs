@@ -8,6 +8,7 @@ use skipc_ir::interp::Number;
 
 use super::engine::{Build, Found, Settings};
 use super::machine::Replayed;
+use super::ranks::Ranks;
 use super::record::Record;
 use super::{Data, Engine, Evaluation, Part, Tensor, Tensors};
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -45,6 +46,8 @@ pub struct Begin<'a> {
     pub data: &'a Data,
     /// The teacher, if the configuration has one.
     pub teacher: Option<&'a Teacher>,
+    /// The processes that train it.
+    pub ranks: &'a dyn Ranks,
 }
 
 /// A run between two steps.
@@ -221,8 +224,7 @@ fn idle_settings(model: &Model, config: &Config) -> Diagnostics {
             Combine::Highway(_) => None,
         })
     };
-    let is_drawn = |decider: &Decider| matches!(decider, Decider::Gumbel(_) | Decider::Sigmoid { .. });
-    if config.train.aux_weight == 0.0 && eithers().any(|either| is_drawn(&either.decider)) {
+    if config.train.aux_weight == 0.0 && model.skips().any(|skip| skip.has_rate()) {
         let message = "`aux_weight` is 0, so nothing draws the routers to their densities";
         notes.push(Diagnostic::warning("train::no_rate_loss", message).help("0.1 is what is usual"));
     }
@@ -287,7 +289,7 @@ impl<'a, N: Number> Run<'a, N> {
             return Err(Diagnostic::new("train::teacher", message).help(help).into());
         }
         let teacher = teacher.map(|teacher| (&teacher.model, &teacher.weights));
-        let engine = Engine::new(model, config, weights, (teacher, build))?;
+        let engine = Engine::new(model, config, (weights, begin.ranks.size()), (teacher, build))?;
         Ok(Run { begin, engine, step: 0 })
     }
 
@@ -307,7 +309,8 @@ impl<'a, N: Number> Run<'a, N> {
             noise: config.train.noise.at(step),
             temperature: config.train.temperature.at(step),
         };
-        let found = self.engine.gradient(settings, &batch, replayed(step, &batch).as_ref())?;
+        let found =
+            self.engine.gradient(settings, &batch, (replayed(step, &batch).as_ref(), self.begin.ranks))?;
         let lr = config.optimizer.lr * config.schedule.factor(step, config.train.steps);
         let line = self.line(&found, lr, batch.n_live());
         if let Some(record) = record {
@@ -324,10 +327,12 @@ impl<'a, N: Number> Run<'a, N> {
         let config = self.begin.config;
         let rate = |mask: &Vec<bool>| mask.iter().filter(|it| **it).count() as f64 / tokens as f64;
         let wanted: Vec<f64> = found.wanted.iter().map(rate).collect();
-        let excess = self.begin.model.skips().zip(&wanted).filter_map(|(skip, rate)| {
-            let is_drawn = matches!(skip.decider(), Some(Decider::Gumbel(_) | Decider::Sigmoid { .. }));
-            is_drawn.then_some((rate - skip.density).powi(2))
-        });
+        let excess = self
+            .begin
+            .model
+            .skips()
+            .zip(&wanted)
+            .filter_map(|(skip, rate)| skip.has_rate().then_some((rate - skip.density).powi(2)));
         let (ce, kl, aux) = (found.ce, found.kl, excess.sum::<f64>());
         let of_teacher = config.distill.as_ref().map_or((0.0, 0.0), |distill| {
             (distill.weight, distill.weight * distill.temperature * distill.temperature)
@@ -342,6 +347,7 @@ impl<'a, N: Number> Run<'a, N> {
     /// # Errors
     /// None that is not a fault of skipc.
     pub fn evaluate(&mut self) -> Result<Option<Evaluation>, Error> {
-        Evaluation::of(&mut self.engine, self.begin.data)
+        let Begin { data, config, ranks, .. } = self.begin;
+        Evaluation::of(&mut self.engine, data, (*ranks, config.rows_at_once(ranks.size())))
     }
 }

@@ -11,8 +11,8 @@ use skipc_plan::kernel::{Body, Kernel, Rows};
 use skipc_plan::loops::{Expr, Index, Operator, Stmt};
 
 use crate::call::Forced;
-use crate::cases;
 use crate::forms::{EVERY_THIRD, with_setting};
+use crate::runs::cases;
 
 /// A fault in a kernel of the backward pass; whether it changed something.
 type Fault = fn(&mut Kernel) -> bool;

@@ -6,13 +6,14 @@ use skipc::frontend::lower::{Counting, Skipping, Train};
 use skipc::frontend::spec;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::training;
+use skipc::train::ranks::Alone;
 use skipc::train::{Begin, Data, Part, Tensors};
 use skipc_artifact::target::DType;
 use skipc_ir::Domain;
 use skipc_ir::interp::{Gf61, Ring32};
 
 use crate::call::{Call, Forced, RULES, Rule};
-use crate::{cases, distance};
+use crate::runs::{cases, distance};
 
 /// Every third token executes.
 pub(crate) const EVERY_THIRD: Rule = |row, _| row % 3 == 1;
@@ -31,7 +32,9 @@ pub(crate) fn with_setting(case: &Path, std: f64, of: impl FnOnce(&Setting<'_>))
     let mut config = training::read("train.toml", &text, case).unwrap();
     config.init.std = std;
     let data = Data::read(&config, model.stream.vocab_size).unwrap();
-    let weights = Begin { model: &model, config: &config, data: &data, teacher: None }.weights(None).unwrap();
+    let weights = Begin { model: &model, config: &config, data: &data, teacher: None, ranks: &Alone }
+        .weights(None)
+        .unwrap();
     let batch = data.step(0);
     of(&Setting { case, model: &model, config: &config, weights: &weights, batch: &batch });
 }

@@ -3,141 +3,19 @@
 mod call;
 mod faults;
 mod forms;
+mod runs;
 mod steps;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use skipc::driver::backends::CpuBackend;
 use skipc::driver::training::Host;
-use skipc::frontend::spec;
-use skipc::frontend::spec::model::Model;
-use skipc::frontend::training;
-use skipc::train::engine::Build;
-use skipc::train::record::{Record, Replay};
-use skipc::train::{Begin, Data, Run, compiled, interpreted};
+use skipc::train::interpreted;
 use skipc_artifact::target::DType;
-use skipc_ir::interp::Number;
 use skipc_runtime::npy;
 
-/// Tensors by name.
-type Tensors = BTreeMap<String, Vec<f32>>;
-
-fn cases() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/training");
-    let mut cases: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_dir())
-        .collect();
-    cases.sort();
-    assert!(cases.len() >= 9, "the cases are missing");
-    cases
-}
-
-fn tensors(path: &Path) -> Tensors {
-    let bytes = std::fs::read(path).unwrap();
-    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let values = |data: &[u8]| data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    file.iter().map(|(name, view)| (name.to_owned(), values(view.data()))).collect()
-}
-
-fn numbers(value: &Value) -> Vec<f64> {
-    match value {
-        Value::Array(list) => list.iter().flat_map(numbers).collect(),
-        Value::Number(number) => number.as_f64().into_iter().collect(),
-        _ => Vec::new(),
-    }
-}
-
-fn distance(a: &[f32], b: &[f32]) -> f64 {
-    let off: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-    let size: f64 = b.iter().map(|b| f64::from(*b).powi(2)).sum();
-    match (off == 0.0, size == 0.0) {
-        (true, _) => 0.0,
-        (false, true) => f64::INFINITY,
-        (false, false) => (off / size).sqrt(),
-    }
-}
-
-/// How far a run may be off.
-struct Bounds {
-    loss: f64,
-    gradient: f64,
-    change: f64,
-}
-
-/// Runs a case and writes its record to `folder`.
-fn record<N: Number>(
-    case: &Path,
-    folder: &Path,
-    (replay, build): (bool, Build<'_, N>),
-    change: impl FnOnce(&mut training::Config),
-) {
-    let model = spec::load(&case.join("spec.toml")).unwrap();
-    let text = std::fs::read_to_string(case.join("train.toml")).unwrap();
-    let mut config = training::read("train.toml", &text, case).unwrap();
-    change(&mut config);
-    let data = Data::read(&config, model.stream.vocab_size).unwrap();
-    let begin = Begin { model: &model, config: &config, data: &data, teacher: None };
-    let file = case.join("weights.safetensors");
-    let weights = begin.weights((!text.contains("[init]")).then_some(file.as_path())).unwrap();
-    let mut run = Run::<N>::new(&begin, &weights, build).unwrap();
-    let mut record = Record::new(run.engine.weights());
-    let (steps, batch, seq) = (config.train.steps, config.train.batch, config.train.seq);
-    let shape = [steps as usize, model.skips().count(), batch, seq];
-    let replay = replay.then(|| Replay::read(case, shape).unwrap());
-    for _ in 0..steps {
-        run.advance(Some(&mut record), |step, batch| replay.as_ref().map(|it| it.step(step, batch))).unwrap();
-    }
-    let eval = run.evaluate().unwrap();
-    record.write(folder, &run.engine.weights(), eval.as_ref(), [batch, seq]).unwrap();
-}
-
-fn compare(case: &Path, got: &Path, bounds: &Bounds) {
-    let name = case.file_name().unwrap().to_string_lossy().into_owned();
-    for (file, ranks) in [("order.npy", 2), ("wanted.npy", 4), ("gates.npy", 4)] {
-        let [ours, theirs] = [got, case].map(|folder| npy::read_ints(&folder.join(file), &[ranks]).unwrap());
-        assert_eq!(ours, theirs, "{name}: {file}");
-    }
-    let [ours, theirs] = [got, case].map(|folder| {
-        serde_json::from_slice::<Value>(&std::fs::read(folder.join("steps.json")).unwrap()).unwrap()
-    });
-    for (idx, theirs) in theirs["steps"].as_array().unwrap().iter().enumerate() {
-        for (key, value) in theirs.as_object().unwrap() {
-            close(&format!("{name}: {key} of step {idx}"), &ours["steps"][idx][key], value, bounds.loss);
-        }
-    }
-    for (key, value) in theirs["eval"].as_object().into_iter().flatten() {
-        close(&format!("{name}: {key} of the evaluation"), &ours["eval"][key], value, bounds.loss);
-    }
-    let read = |folder: &Path, file: &str| tensors(&folder.join(file));
-    let (before, first) = (read(case, "weights.safetensors"), read(got, "weights.safetensors"));
-    assert_eq!(before, first, "{name}: the first weights");
-    for (tensor, theirs) in read(case, "grads.safetensors") {
-        let off = distance(&read(got, "grads.safetensors")[&tensor], &theirs);
-        assert!(off <= bounds.gradient, "{name}: the gradient of {tensor} is off by {off:e}");
-    }
-    let change = |after: &[f32], tensor: &str| -> Vec<f32> {
-        after.iter().zip(&before[tensor]).map(|(after, before)| after - before).collect()
-    };
-    let (ours, theirs) = (read(got, "after.safetensors"), read(case, "after.safetensors"));
-    assert!(ours.keys().eq(theirs.keys()), "{name}: other tensors");
-    for (tensor, theirs) in theirs {
-        let off = distance(&change(&ours[&tensor], &tensor), &change(&theirs, &tensor));
-        assert!(off <= bounds.change, "{name}: the change of {tensor} is off by {off:e}");
-    }
-}
-
-fn close(what: &str, ours: &Value, theirs: &Value, bound: f64) {
-    let (ours, theirs) = (numbers(ours), numbers(theirs));
-    assert_eq!(ours.len(), theirs.len(), "{what}");
-    for (ours, theirs) in ours.iter().zip(&theirs) {
-        let off = (ours - theirs).abs() / theirs.abs().max(1.0);
-        assert!(off <= bound, "{what}: {ours} instead of {theirs}");
-    }
-}
+use runs::{Bounds, cases, compare, compiled_by, compiled_on, distance, record, tensors};
 
 #[test]
 fn runs_in_f32_are_those_of_the_reference() {
@@ -150,15 +28,7 @@ fn runs_in_f32_are_those_of_the_reference() {
 
 /// Runs a case by compiled code and writes its record to `folder`.
 fn record_by(backend: CpuBackend, threads: usize, case: &Path, folder: &Path) {
-    let host = Host { backend, dtype: DType::F32, threads, max_tokens: 1 << 10 };
-    record_on(host, false, case, folder);
-}
-
-fn record_on(host: Host, replay: bool, case: &Path, folder: &Path) {
-    let build = |model: &Model, graphs, states, weights: &skipc::frontend::weights::Weights| {
-        compiled(model, &graphs, states, (weights, host))
-    };
-    record::<f32>(case, folder, (replay, &build), |_| ());
+    record::<f32>(case, folder, (false, &compiled_by(backend, threads)), |_| ());
 }
 
 /// Runs all cases by compiled code; those of these names on one thread, too, which has to give the same bytes.
@@ -199,7 +69,7 @@ fn gradients_in_bf16_are_as_near_to_the_reference_as_those_of_pytorch() {
         let on = |threads| {
             let folder = tempfile::tempdir().unwrap();
             let host = Host { backend: CpuBackend::Llvm, dtype: DType::Bf16, threads, max_tokens: 1 << 10 };
-            record_on(host, true, &case, folder.path());
+            record::<f32>(&case, folder.path(), (true, &compiled_on(host)), |_| ());
             of(folder.path())
         };
         let (ours, theirs) = (on(2), of(&case));
@@ -258,5 +128,30 @@ fn parts_of_a_batch_give_what_the_whole_gives() {
             });
             compare(&case, folder.path(), &Bounds { loss: 2e-8, gradient: 2e-7, change: 2e-4 });
         }
+    }
+}
+
+#[test]
+fn parts_of_a_batch_by_compiled_code_give_what_the_whole_gives() {
+    for case in cases() {
+        let folder = tempfile::tempdir().unwrap();
+        let build = compiled_by(CpuBackend::Cranelift, 1);
+        record::<f32>(&case, folder.path(), (false, &build), |config| config.train.microbatch = 1);
+        compare(&case, folder.path(), &Bounds { loss: 2e-5, gradient: 2e-5, change: 1e-3 });
+    }
+}
+
+#[test]
+fn parts_of_a_batch_without_a_loss_of_the_rates_give_what_the_whole_gives() {
+    for name in ["dense-ste", "sigmoid-active"] {
+        let case = cases().into_iter().find(|case| case.ends_with(name)).unwrap();
+        let [whole, parts] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        record::<f32>(&case, whole.path(), (false, &interpreted), |config| config.train.aux_weight = 0.0);
+        let build = compiled_by(CpuBackend::Cranelift, 1);
+        record::<f32>(&case, parts.path(), (false, &build), |config| {
+            config.train.aux_weight = 0.0;
+            config.train.microbatch = 1;
+        });
+        compare(whole.path(), parts.path(), &Bounds { loss: 2e-5, gradient: 2e-5, change: 1e-3 });
     }
 }

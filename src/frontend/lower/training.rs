@@ -17,7 +17,7 @@ use skipc_ir::{Binary, Dim, Elem, F64, Graph, Op, Port, Role, Training, Type, Un
 use super::{Ctx, Function, KeyValues, LowerError, Skipping};
 use crate::frontend::build::Build;
 use crate::frontend::spec::model::Model;
-use crate::frontend::spec::skip::{Decider, Skip};
+use crate::frontend::spec::skip::Skip;
 use crate::frontend::training::{OptimizerKind, Ste};
 
 /// What a graph of training is made for.
@@ -190,8 +190,7 @@ impl Ctx<'_> {
     /// Keeps what the next router wants, for the loss of its rate.
     pub(super) fn note_rate(&mut self, skip: &Skip, (wanted, soft): (Value, Option<Value>)) {
         let router = self.gates.len() as u32;
-        let is_drawn = matches!(skip.decider(), Some(Decider::Gumbel(_) | Decider::Sigmoid { .. }));
-        if let (Some(setup), Some(soft), true) = (&mut self.training, soft, is_drawn) {
+        if let (Some(setup), Some(soft), true) = (&mut self.training, soft, skip.has_rate()) {
             setup.rates.insert(router, Rate { density: skip.density, wanted, soft });
         }
     }

@@ -265,6 +265,11 @@ impl Skip {
         }
     }
 
+    /// Whether a loss of training draws what it wants to its density.
+    pub fn has_rate(&self) -> bool {
+        matches!(self.decider(), Some(Decider::Gumbel(_) | Decider::Sigmoid { .. }))
+    }
+
     /// Whether the density means something: who executes all tokens or none wants no share of them.
     pub fn has_density(&self) -> bool {
         match self.decider() {

@@ -1,6 +1,7 @@
 //! How a model is trained: the file of `skipc train --config`, and what is wrong with it.
 
 mod pattern;
+mod ranks;
 mod read;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use super::language::words::words;
 
 pub use pattern::Patterns;
+pub use ranks::check_shares;
 pub use read::read;
 
 /// All settings of a training run.
@@ -262,6 +264,15 @@ impl Schedule {
 }
 
 impl Config {
+    /// Rows of one forward and backward pass of a rank, of so many ranks that the batch can be shared among.
+    pub fn rows_at_once(&self, ranks: usize) -> usize {
+        let own = self.train.batch / ranks.max(1);
+        match self.train.microbatch {
+            0 => own,
+            rows => rows.min(own),
+        }
+    }
+
     /// Whether a tensor of this name trains.
     pub fn trains(&self, name: &str) -> bool {
         self.train.train.matches(name) && !self.train.freeze.matches(name)

@@ -8,6 +8,7 @@ use skipc::frontend::training::Config;
 use skipc::frontend::weights::Weights;
 use skipc::train::engine::{Build, Found, Settings};
 use skipc::train::machine::Replayed;
+use skipc::train::ranks::Alone;
 use skipc::train::{Engine, Part, Tensors, compiled, interpreted};
 use skipc_artifact::target::DType;
 use skipc_ir::Domain;
@@ -143,7 +144,7 @@ impl Checker<'_> {
         weights: &Tensors,
     ) -> Result<Engine<N>, String> {
         let teacher = self.of.teacher.as_ref().map(|(model, weights)| (model, weights));
-        Engine::new(&self.of.model, config, weights, (teacher, build)).map_err(|error| error.to_string())
+        Engine::new(&self.of.model, config, (weights, 1), (teacher, build)).map_err(|error| error.to_string())
     }
 
     fn advance<N: Number>(
@@ -156,7 +157,8 @@ impl Checker<'_> {
         let (noise, temperature) = (config.train.noise.at(step), config.train.temperature.at(step));
         let settings = Settings { step, noise, temperature };
         let batch: &Part = &self.of.batches[step as usize];
-        let found = engine.gradient(settings, batch, replayed).map_err(|error| error.to_string())?;
+        let found =
+            engine.gradient(settings, batch, (replayed, &Alone)).map_err(|error| error.to_string())?;
         ran.gradients.push(engine.gradients());
         engine.update(step, found.norm, config.optimizer.lr).map_err(|error| error.to_string())?;
         ran.found.push(found);
