@@ -332,7 +332,7 @@ impl Ctx<'_> {
         let Op::Training(Training::MovingAverage {}) = self.graph.op(average) else { return };
         let mut x = self.graph.operands(average).get(1).copied();
         while let Some(value) = x.filter(|value| self.fuse && !self.wanted[value.index()]) {
-            let (Op::Training(Training::Squares { .. } | Training::ReadScaled {})) = self.graph.op(value)
+            let Op::Training(Training::Squares { .. } | Training::ReadScaled {}) = self.graph.op(value)
             else {
                 return;
             };
