@@ -9,6 +9,7 @@ use skipc::frontend::lower::{Counting, Skipping, Train, Trained, gradient_graph}
 use skipc::frontend::spec;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::training;
+use skipc::train::engine::Build;
 use skipc::train::ranks::Alone;
 use skipc::train::{Begin, Data, Part, interpreted};
 use skipc_artifact::target::DType;
@@ -23,7 +24,17 @@ use skipc_runtime::npy;
 #[path = "training/runs.rs"]
 mod runs;
 
-use runs::{Bounds, cases, compare, compiled_by, record};
+use runs::{Bounds, cases, compare, compiled_by, record_on};
+
+/// Runs a case and writes its record to `folder`.
+fn record<N: Number>(
+    case: &Path,
+    folder: &Path,
+    how: (bool, Build<'_, N>),
+    change: impl FnOnce(&mut training::Config),
+) {
+    record_on(case, (folder, &Alone), how, change);
+}
 
 #[test]
 fn runs_in_f32_are_those_of_the_reference() {

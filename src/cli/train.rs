@@ -305,7 +305,8 @@ struct Summary {
 impl Session<'_> {
     fn train(mut self, begin: &Begin<'_>, run: &mut Run<'_, f32>) -> Result<Summary, Error> {
         let (args, train, ranks) = (self.args, &self.config.train, self.team.ranks());
-        let mut record = args.record.is_some().then(|| Record::new(run.engine.weights()));
+        let is_recorded = args.record.is_some() && ranks.is_first();
+        let mut record = is_recorded.then(|| Record::new(run.engine.weights()));
         let shape = [train.steps as usize, begin.model.skips().count(), train.batch, train.seq];
         let replay = args.replay.as_deref().map(|folder| Replay::read(folder, shape)).transpose()?;
         let first = run.step;
