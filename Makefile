@@ -12,7 +12,7 @@ DECODED := tests/bench/results/decode
 SMOLLM2 := $(CACHE)/smollm2/SmolLM2-135M-Instruct
 PROMPT := In the beginning God created the heaven and the earth. And
 
-.PHONY: demo test python nightly peers peers-built peers-decode smollm2 report-check campaign build fmt lint setup clean-cache
+.PHONY: demo test python nightly peers peers-built peers-decode smollm2 report-check campaign build fmt lint setup setup-mpi clean-cache
 
 # Compiles the example model for the CPU and for Hopper, continues a text with it on the CPU, and looks inside.
 demo: build
@@ -21,11 +21,11 @@ demo: build
 	$(SKIPC) generate $(DEMO) --prompt "$(PROMPT)" --max-new-tokens 96 --show-skips
 	$(SKIPC) inspect $(DEMO)
 
-# Everything once as users build it, with one set of features and so one set of objects. Then what has to hold without
-# LLVM: that library and programs build, and the compiler without its command line.
-test: setup
-	cargo test --locked --workspace --features cuda --lib --bins --tests --example function-sweep
-	cargo test --locked --workspace --features cuda --doc
+# Everything once with one set of features, which are all, and so one set of objects. Then what has to hold without LLVM and
+# MPI: that library and programs build, and the compiler without its command line.
+test: setup-mpi
+	cargo test --locked --workspace --features cuda,mpi --lib --bins --tests --example function-sweep
+	cargo test --locked --workspace --features cuda,mpi --doc
 	cargo clippy --locked -p skipc --lib --bins -- -D warnings
 	cargo check --locked -p skipc --lib --no-default-features --features cranelift
 
@@ -36,7 +36,7 @@ python: build
 # What takes too long for every change, after everything that `test` does: the command line without LLVM, for which all is built
 # anew, the Python package with PyTorch, and a real checkpoint beside transformers.
 nightly: test peers-built python smollm2
-	cargo test --locked -p skipc --test cli --test files
+	cargo test --locked -p skipc --test cli --test files --test ranks
 
 # skipc beside PyTorch and ONNX Runtime on this machine, and decoding beside llama.cpp, transformers and PyTorch; the
 # virtual environment is made at the first call.
@@ -85,13 +85,16 @@ build: setup
 fmt:
 	cargo fmt --all
 
-lint: setup
+lint: setup-mpi
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets --features cuda -- -D warnings
-	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --features cuda
+	cargo clippy --locked --workspace --all-targets --features cuda,mpi -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --features cuda,mpi
 
 setup:
 	@tests/setup.sh
+
+setup-mpi:
+	@tests/setup.sh --mpi
 
 # The fetched CUDA tools; target/ is cargo's.
 clean-cache:

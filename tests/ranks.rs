@@ -110,6 +110,7 @@ fn ranks_by_cranelift_find_what_the_reference_finds() {
     runs_of(&compiled_by(CpuBackend::Cranelift, 1), cases().into_iter());
 }
 
+#[cfg(feature = "llvm")]
 #[test]
 fn ranks_by_llvm_find_what_the_reference_finds() {
     let some = |case: &PathBuf| ["dense-ste", "sparse-micro"].iter().any(|name| case.ends_with(name));

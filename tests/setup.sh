@@ -4,6 +4,7 @@
 #
 #   tests/setup.sh             LLVM 22 from Debian, `ptxas` and `nvdisasm` from PyPI, and `openai` for tests/serve.rs
 #   tests/setup.sh --no-llvm   only looks for cargo: enough for everything but the `cuda` feature
+#   tests/setup.sh --mpi       Open MPI from Debian, for training on several ranks (the `mpi` feature), and all of the above
 #   tests/setup.sh --browser   Chromium from Debian, which `make report-check` reads reports with
 #
 # The two CUDA tools go to $SKIPC_CACHE/cuda/bin (by default .cache/cuda/bin in the repository), the client of the OpenAI
@@ -151,8 +152,15 @@ fetch_client() {
     "$repo/tests/serve/setup.sh" >/dev/null
 }
 
+check_mpi() {
+    if has dpkg-query; then
+        need_packages libopenmpi-dev openmpi-bin
+    fi
+    has mpicc && has mpirun || fail "mpicc and mpirun are missing: install an MPI with its development files"
+}
+
 case "${1-}" in
-    --no-llvm | "") ;;
+    --no-llvm | --mpi | "") ;;
     --browser)
         has "${CHROMIUM:-chromium}" || need_packages chromium
         exit 0
@@ -163,6 +171,9 @@ check_rust
 if [[ ${1-} != --no-llvm ]]; then
     check_llvm
     check_linker
+    if [[ ${1-} == --mpi ]]; then
+        check_mpi
+    fi
     fetch_cuda_tools
     fetch_client
 else

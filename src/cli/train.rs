@@ -101,8 +101,9 @@ fn facts(args: &TrainArgs, identity: &Identity, run: &Run<'_, f32>) -> Result<Fa
     facts.setting("skipc --version", env!("CARGO_PKG_VERSION").to_owned());
     facts.setting("the first step", run.step.to_string());
     facts.setting("what runs a step", run.engine.describe());
-    facts.setting("--save-every", format!("{:?}", args.save_every));
-    facts.setting("--eval-every", format!("{:?}", args.eval_every));
+    for (option, every) in [("--save-every", args.save_every), ("--eval-every", args.eval_every)] {
+        facts.setting(option, every.map_or_else(|| "absent".to_owned(), |every| every.to_string()));
+    }
     facts.setting("--record", args.record.is_some().to_string());
     facts.setting("--resume", args.resume.to_string());
     let read = |path: &Path| std::fs::read(path).map_err(|error| Error::io(path, &error));
@@ -308,7 +309,8 @@ struct Summary {
 impl Session<'_> {
     fn train(mut self, begin: &Begin<'_>, run: &mut Run<'_, f32>) -> Result<Summary, Error> {
         let (args, train, ranks) = (self.args, &self.config.train, self.team.ranks());
-        let mut record = args.record.is_some().then(|| Record::new(run.engine.weights()));
+        let is_recorded = args.record.is_some() && ranks.is_first();
+        let mut record = is_recorded.then(|| Record::new(run.engine.weights()));
         let shape = [train.steps as usize, begin.model.skips().count(), train.batch, train.seq];
         let replay = args.replay.as_deref().map(|folder| Replay::read(folder, shape)).transpose()?;
         let first = run.step;

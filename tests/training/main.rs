@@ -11,11 +11,25 @@ use std::path::Path;
 use serde_json::Value;
 use skipc::driver::backends::CpuBackend;
 use skipc::driver::training::Host;
+use skipc::frontend::training;
+use skipc::train::engine::Build;
 use skipc::train::interpreted;
+use skipc::train::ranks::Alone;
 use skipc_artifact::target::DType;
+use skipc_ir::interp::Number;
 use skipc_runtime::npy;
 
-use runs::{Bounds, cases, compare, compiled_by, compiled_on, distance, record, tensors};
+use runs::{Bounds, cases, compare, compiled_by, compiled_on, distance, record_on, tensors};
+
+/// Runs a case and writes its record to `folder`.
+fn record<N: Number>(
+    case: &Path,
+    folder: &Path,
+    how: (bool, Build<'_, N>),
+    change: impl FnOnce(&mut training::Config),
+) {
+    record_on(case, (folder, &Alone), how, change);
+}
 
 #[test]
 fn runs_in_f32_are_those_of_the_reference() {

@@ -13,7 +13,7 @@ use skipc::frontend::training;
 use skipc::frontend::weights::Weights;
 use skipc::train::engine::Build;
 use skipc::train::machine::{FirstState, Graphs, Machine};
-use skipc::train::ranks::{Alone, Ranks};
+use skipc::train::ranks::Ranks;
 use skipc::train::record::{Record, Replay};
 use skipc::train::{Begin, Data, Run, compiled};
 use skipc_artifact::target::DType;
@@ -67,17 +67,7 @@ pub(crate) struct Bounds {
     pub(crate) change: f64,
 }
 
-/// Runs a case and writes its record to `folder`.
-pub(crate) fn record<N: Number>(
-    case: &Path,
-    folder: &Path,
-    how: (bool, Build<'_, N>),
-    change: impl FnOnce(&mut training::Config),
-) {
-    record_on(case, (folder, &Alone), how, change);
-}
-
-/// The same as one of the ranks of a run.
+/// Runs a case as one of the ranks of a run and writes its record to `folder`.
 pub(crate) fn record_on<N: Number>(
     case: &Path,
     (folder, ranks): (&Path, &dyn Ranks),

@@ -11,7 +11,8 @@ use skipc::train::times::Times;
 use skipc_ir::Role;
 use skipc_ir::interp::{Datum, FlatBatch, Results};
 
-use crate::runs::{Bounds, cases, compare, record};
+use crate::record;
+use crate::runs::{Bounds, cases, compare};
 
 /// What goes wrong in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
