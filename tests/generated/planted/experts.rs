@@ -1,7 +1,7 @@
 //! Wrong experts: of another expert, weighed or ranked otherwise.
 
 use skipc_ir::attr::F64;
-use skipc_ir::{Binary, Graph, Op, Origin, TypeError, Unary, Value};
+use skipc_ir::{Binary, Graph, Op, TypeError, Unary, Value};
 use skipc_plan::Plan;
 use skipc_plan::kernel::{Body, Rowwise};
 
