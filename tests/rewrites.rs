@@ -103,6 +103,44 @@ fn proofs_of_all_models_hold() {
     assert!(n_chains > 100, "{n_chains}");
 }
 
+/// Linear steps of a decider with nothing between them, with biases on both: one matmul, one bias, and the same results.
+#[test]
+fn biased_linear_steps_of_a_decider_become_one() {
+    let dir = tempfile::TempDir::new().expect("a folder");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let spec = r#"
+[model]
+name = "steps"
+vocab_size = 32
+d_model = 16
+max_positions = 32
+[block.b]
+layers = [{ kind = "ffn", d_ff = 24, activation = "gelu" }]
+skip = { router = "gumbel", decider = [{ linear = 12, bias = true }, { linear = 8, bias = true }], bias = true }
+[[stack]]
+blocks = ["b"]
+"#;
+    let [spec_path, weights, artefact] = ["spec.toml", "w.safetensors", "m.skp"].map(path);
+    fs::write(&spec_path, spec).expect("it can be written");
+    succeeds(&["init", &spec_path, "-o", &weights]);
+    let passes = default_pipeline().join(",");
+    let compile = ["compile", "--cpu-levels", "native", &spec_path, "--weights", &weights, "-o", &artefact];
+    succeeds(&[&compile[..], &["--passes", &passes]].concat());
+
+    let model = spec::load(Path::new(&spec_path)).expect("a spec");
+    let graph = lower(&model, Skipping::Gathered, Function::Score).expect("it lowers");
+    let ops = |graph: &skipc_ir::Graph| {
+        let of = |name: &str| graph.values().filter(|value| graph.op(*value).name() == name).count();
+        ["router_logits", "add_bias", "fold_linear", "fold_bias"].map(of)
+    };
+    assert_eq!(ops(&graph), [3, 3, 0, 0]);
+    let ran = run_reported(graph, &default_pipeline(), &Options::default(), &mut |_, _| {});
+    let (legal, report) = ran.expect("the passes run");
+    assert_eq!(ops(&legal), [1, 1, 2, 2]);
+    assert!(report.rewrites.iter().all(|rewritten| check(rewritten).is_ok()));
+    assert_eq!(json(&["verify", &artefact, "--weights", &weights])["ok"], true);
+}
+
 #[test]
 fn an_artefact_says_what_was_rewritten() {
     let dir = tempfile::tempdir().expect("a temporary folder");

@@ -235,6 +235,9 @@ ops! {
     /// `weight · before`, `[o, k] × [k, i] → real[o, i]`: one weight for two matmuls in a row, made at compile time in f64 and
     /// rounded once.
     FoldLinear = "fold_linear" (weight, before) {} [Constant];
+    /// `weight · bias`, `[o, k] × [k] → real[o]`, and on it a bias `on` `[o]`: one bias for two matmuls in a row, made at compile
+    /// time in f64 and rounded once.
+    FoldBias = "fold_bias" (weight, bias; on) {} [Constant];
     /// `gain + by`: a gain of a norm, made at compile time in f32.
     OffsetGain = "offset_gain" (gain) {by: F64} [Constant];
     /// Rows of `table` `[v, d]` by id: `real[r, d]`.

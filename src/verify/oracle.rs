@@ -254,6 +254,7 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         | Op::WeightRows { .. }
         | Op::FoldGain {}
         | Op::FoldLinear {}
+        | Op::FoldBias {}
         | Op::OffsetGain { .. }
         | Op::Embed {}
         | Op::Matmul {}

@@ -276,7 +276,21 @@ pub enum Launch {
         /// Whether blocks walk over the tiles that there are, so that any number of them makes all.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         persistent: bool,
+        /// Segments of rows, of which each begins tiles of its own; 0 if rows are in none. Where they end is known to the device
+        /// only: see [`segment_tiles`].
+        #[serde(default, skip_serializing_if = "is_none")]
+        segments: u32,
     },
+}
+
+fn is_none(segments: &u32) -> bool {
+    *segments == 0
+}
+
+/// Tiles of so many rows that lie one below the other where `rows` rows are in `segments` segments, wherever those end: a tile for each
+/// row if that is fewer, else one for each full tile of all rows and one for each segment. Some of them may hold no rows.
+pub fn segment_tiles(rows: u32, tile_rows: u32, segments: u32) -> u32 {
+    rows.min((rows / tile_rows.max(1)).saturating_add(segments))
 }
 
 /// Tiles of a kernel of the host that lie side by side (of columns, of heads), each with all rows: so threads share out the
@@ -325,19 +339,23 @@ impl Launch {
     /// and side by side; those of a kernel that chooses among tiles, and persistent ones, are numbered in one row. `None`
     /// if there is nothing to start on CUDA: no rows, or a kernel for the host.
     pub fn grid(&self, rows: u32, processors: u32) -> Option<[u32; 2]> {
-        let Launch::Cuda { tiles, persistent, .. } = self else { return None };
+        let Launch::Cuda { tiles, persistent, segments, .. } = self else { return None };
         if rows == 0 {
             return None;
         }
+        let along = |tile: &RowTile, rows: u32| match segments {
+            0 => rows.div_ceil(tile.rows.max(1)),
+            segments => segment_tiles(rows, tile.rows, *segments),
+        };
         let [along, across] = match tiles.as_slice() {
             [] => [1, 1],
-            [tile] => [rows.div_ceil(tile.rows.max(1)), tile.across],
+            [tile] => [along(tile, rows), tile.across],
             tiles => {
                 // The most rows for which each is taken.
                 let ends = tiles.iter().skip(1).map(|next| next.from.saturating_sub(1)).chain([u32::MAX]);
                 let reached = tiles.iter().zip(ends).filter(|(tile, _)| tile.from <= rows);
-                let blocks = reached
-                    .map(|(tile, end)| rows.min(end).div_ceil(tile.rows.max(1)).saturating_mul(tile.across));
+                let blocks =
+                    reached.map(|(tile, end)| along(tile, rows.min(end)).saturating_mul(tile.across));
                 [blocks.max().unwrap_or(1), 1]
             }
         };
@@ -477,5 +495,56 @@ impl Program {
     /// The function of this name.
     pub fn function(&self, name: &str) -> Option<&Function> {
         self.functions.get(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch(tiles: &[(u32, u32)], segments: u32) -> Launch {
+        let tiles =
+            tiles.iter().map(|(from, rows)| RowTile { from: *from, rows: *rows, across: 3 }).collect();
+        let (threads, shared_bytes, registers, static_shared_bytes) = (128, 0, 32, 0);
+        Launch::Cuda {
+            tiles,
+            threads,
+            shared_bytes,
+            registers,
+            static_shared_bytes,
+            persistent: false,
+            segments,
+        }
+    }
+
+    #[test]
+    fn a_grid_has_the_tiles_of_every_segment() {
+        let grid = |tiles: &[(u32, u32)], segments, rows| launch(tiles, segments).grid(rows, 132);
+        assert_eq!(grid(&[(0, 16)], 0, 100), Some([7, 3]));
+        // Six full tiles, and one for each of eight segments.
+        assert_eq!(grid(&[(0, 16)], 8, 100), Some([14, 3]));
+        assert_eq!(grid(&[(0, 16)], 8, 5), Some([5, 3]), "a tile for each row");
+        assert_eq!(grid(&[(0, 16)], 8, 0), None);
+        // 47 rows in tiles of 16 are 2 + 8 of them, 100 in tiles of 64 are 1 + 8.
+        assert_eq!(grid(&[(0, 16), (48, 64)], 8, 100), Some([30, 1]));
+        assert_eq!(grid(&[(0, 16)], u32::MAX, 100), Some([100, 3]));
+    }
+
+    /// However 12 rows are split among four segments.
+    #[test]
+    fn segments_have_no_more_tiles_than_there_are() {
+        let (rows, segments) = (12, 4);
+        for tile_rows in [1, 2, 4, 16] {
+            let mut most = 0;
+            for ends in 0..13u32.pow(3) {
+                let mut ends = [ends % 13, ends / 13 % 13, ends / 169, rows];
+                ends.sort_unstable();
+                let begins = [0, ends[0], ends[1], ends[2]];
+                let of = |(begin, end): (&u32, &u32)| (end - begin).div_ceil(tile_rows);
+                most = begins.iter().zip(&ends).map(of).sum::<u32>().max(most);
+            }
+            let tiles = segment_tiles(rows, tile_rows, segments);
+            assert!(most <= tiles && tiles < most + segments, "{most} of {tiles} tiles of {tile_rows}");
+        }
     }
 }

@@ -137,6 +137,7 @@ fn a_cuda_bundle_comes_back() {
         registers: 32,
         static_shared_bytes: 0,
         persistent: true,
+        segments: 0,
     };
     made.code = BundleCode::Cuda { ptx: ".version 9.0".into(), cubin: None };
     let mut writer = Writer::new(manifest());

@@ -50,6 +50,8 @@ pub(crate) enum Constant {
     FoldGain,
     /// A weight times the one before it.
     FoldLinear,
+    /// A weight times a bias before it, and maybe one behind it.
+    FoldBias,
     /// A gain and this.
     OffsetGain { by: F64 },
 }
@@ -222,6 +224,7 @@ impl OpKind {
             Op::Fill { value, .. } => OpKind::Constant(Constant::Fill { value }),
             Op::WeightRows { start, len } => OpKind::Constant(Constant::Rows { start, len }),
             Op::FoldLinear {} => OpKind::Constant(Constant::FoldLinear),
+            Op::FoldBias {} => OpKind::Constant(Constant::FoldBias),
             Op::FoldGain {} => OpKind::Constant(Constant::FoldGain),
             Op::OffsetGain { by } => OpKind::Constant(Constant::OffsetGain { by }),
             Op::Slice { start, .. } => OpKind::View(View::Columns { start }),

@@ -54,6 +54,15 @@ pub enum RecipeStep {
         /// Makes the weight of the first of them.
         before: Vec<RecipeStep>,
     },
+    /// Times the bias that a recipe makes, a row, as that of the first of two matmuls in a row comes behind both; and on it that of the
+    /// second, if it has one. The result is a row.
+    FoldBias {
+        /// Makes the first bias.
+        bias: Vec<RecipeStep>,
+        /// Makes the second.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on: Option<Vec<RecipeStep>>,
+    },
     /// Each element and this number.
     Offset {
         /// The number.
@@ -140,6 +149,16 @@ fn of_one<N: Stored>(recipe: &[RecipeStep], weight: &dyn Fn(&str) -> Option<Vec<
                 let width = before.len() / cols;
                 data = functions::fold_linear(&data, &before, (cols, width));
                 cols = width;
+            }
+            RecipeStep::FoldBias { bias, on } => {
+                let rows = data.len() / cols;
+                let bias = of_one(bias, weight).filter(|bias| bias.len() == cols)?;
+                let on = match on {
+                    Some(on) => Some(of_one(on, weight).filter(|on| on.len() == rows)?),
+                    None => None,
+                };
+                data = functions::fold_bias(&data, &bias, on.as_deref());
+                cols = rows;
             }
             RecipeStep::Offset { by } => add(&mut data, *by),
             RecipeStep::Rows { start, len } => {
@@ -242,6 +261,9 @@ pub fn tensors(recipe: &[RecipeStep]) -> Vec<&str> {
                 names.push(name.as_str())
             }
             RecipeStep::FoldLinear { before } => names.extend(tensors(before)),
+            RecipeStep::FoldBias { bias, on } => {
+                names.extend([Some(bias), on.as_ref()].into_iter().flatten().flat_map(|bias| tensors(bias)));
+            }
             RecipeStep::Fill { .. }
             | RecipeStep::Rows { .. }
             | RecipeStep::Offset { .. }
@@ -268,6 +290,10 @@ pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
             RecipeStep::FoldGain { gain, offset: Some(by) } => text.push_str(&format!("·({gain} + {by})")),
             RecipeStep::Stacked { count } => text.push_str(&format!(" for {count}")),
             RecipeStep::FoldLinear { before } => text.push_str(&format!("·({})", describe(before))),
+            RecipeStep::FoldBias { bias, on } => {
+                text.push_str(&format!("·({})", describe(bias)));
+                on.iter().for_each(|on| text.push_str(&format!(" + {}", describe(on))));
+            }
             RecipeStep::Offset { by } => text.push_str(&format!(" + {by}")),
             RecipeStep::Rows { start, len } => text.push_str(&format!("[{start}, {len} rows]")),
             RecipeStep::Term { term } => text.push_str(&format!(" term {term}")),
@@ -316,6 +342,28 @@ mod tests {
         assert_eq!((describe(&both), tensors(&both)), ("b·(b·g)".to_owned(), vec!["b", "b", "g"]));
         let ones = RecipeStep::Fill { value: F64::from(1.0), rows: 2, cols: 1 };
         assert_eq!(made(&[named("b"), RecipeStep::FoldLinear { before: vec![ones] }]), [7.0, 11.0]);
+    }
+
+    #[test]
+    fn a_bias_goes_through_the_weight_behind_it() {
+        let bias = vec![named("a")];
+        let folded = |on| [named("b"), RecipeStep::FoldBias { bias: bias.clone(), on }];
+        assert_eq!(elements(&folded(None), weight), Some(vec![11.0, 17.0]));
+        let both = folded(Some(vec![named("g")]));
+        assert_eq!(elements(&both, weight), Some(vec![21.0, 16.0]));
+        assert_eq!((describe(&both), tensors(&both)), ("b·(a) + g".to_owned(), vec!["b", "a", "g"]));
+        // 2²⁴ and two halves: in f32 the first half would be lost, and then the second.
+        let f32s = |name: &str| match name {
+            "b" => Some(vec![16_777_216.0f32, 1.0, 0.0, 0.0]),
+            "a" => Some(vec![1.0, 0.5]),
+            _ => Some(vec![0.75, 0.0]),
+        };
+        assert_eq!(elements(&both, f32s), Some(vec![16_777_218.0, 0.0]));
+        assert_eq!(elements(&folded(Some(vec![named("b")])), weight), None);
+        assert_eq!(
+            elements(&[named("b"), RecipeStep::FoldBias { bias: vec![named("b")], on: None }], weight),
+            None
+        );
     }
 
     #[test]

@@ -174,6 +174,17 @@ pub fn fold_linear<N: Number>(weight: &[N], before: &[N], (inner, cols): (usize,
     rows.flat_map(|row| (0..cols).map(move |col| element(row, col))).collect()
 }
 
+/// `weight · bias` of `[o, k]` and `[k]`, and on it `on` `[o]` if there is one; sums are wide and rounded once.
+pub fn fold_bias<N: Number>(weight: &[N], bias: &[N], on: Option<&[N]>) -> Vec<N> {
+    let rows = weight.chunks_exact(bias.len().max(1)).enumerate();
+    let element = |(output, row): (usize, &[N])| {
+        let products = row.iter().zip(bias).map(|(a, b)| a.widen().mul(b.widen()));
+        let own = on.and_then(|on| on.get(output)).map(|on| on.widen());
+        N::narrow(sum(products.chain(own)))
+    };
+    rows.map(element).collect()
+}
+
 /// A row minus its mean, in place. The mean of a row far from zero rounds by more than the row may spread, so what it
 /// leaves has its mean taken away, too.
 pub(crate) fn centre<N: Number>(row: &mut [N]) {

@@ -27,6 +27,15 @@ pub(super) fn infer_linear(args: Args<'_>) -> Result<Type, TypeError> {
     }
 }
 
+pub(super) fn infer_fold_bias(args: Args<'_>) -> Result<Type, TypeError> {
+    let (rows, inner) = args.weight(0)?;
+    args.vector(1, inner)?;
+    if args.len() > 2 {
+        args.vector(2, rows)?;
+    }
+    Ok(Type::tensor(Elem::Real, &[Dim::Fixed(rows)]))
+}
+
 pub(super) fn infer_offset(args: Args<'_>, by: F64) -> Result<Type, TypeError> {
     if !by.0.is_finite() {
         return Err(args.bad_attr("by", "should be finite"));
@@ -57,6 +66,12 @@ pub(super) fn fold_gain<N: Number>(weight: &Datum<N>, gain: &Datum<N>) -> Result
 pub(super) fn fold_linear<N: Number>(weight: &Datum<N>, before: &Datum<N>) -> Result<Datum<N>, EvalError> {
     let ((inner, weight), (cols, before)) = (weight.real()?, before.real()?);
     Ok(Datum::Real { cols, data: functions::fold_linear(weight, before, (inner, cols)) })
+}
+
+pub(super) fn fold_bias<N: Number>(operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
+    let ((_, weight), (_, bias)) = (operands[0].real()?, operands[1].real()?);
+    let on = operands.get(2).map(|on| on.real()).transpose()?.map(|(_, on)| on);
+    Ok(Datum::Real { cols: 1, data: functions::fold_bias(weight, bias, on) })
 }
 
 pub(super) fn offset_gain<N: Number>(gain: &Datum<N>, by: f64) -> Result<Datum<N>, EvalError> {

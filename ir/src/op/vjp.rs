@@ -95,6 +95,7 @@ pub(crate) fn vjp(
         Op::WeightRows { .. }
         | Op::FoldGain {}
         | Op::FoldLinear {}
+        | Op::FoldBias {}
         | Op::StoreRows {}
         | Op::AddRows {}
         // Training refuses models that have these.

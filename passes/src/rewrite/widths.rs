@@ -86,6 +86,7 @@ impl Widths {
             Op::Input { .. }
             | Op::FoldGain {}
             | Op::FoldLinear {}
+            | Op::FoldBias {}
             | Op::OffsetGain { .. }
             | Op::Embed {}
             | Op::Matmul {}

@@ -1,7 +1,7 @@
 //! Wrong experts: of another expert, weighed or ranked otherwise.
 
 use skipc_ir::attr::F64;
-use skipc_ir::{Graph, Op, Unary};
+use skipc_ir::{Binary, Graph, Op, TypeError, Unary, Value};
 use skipc_plan::Plan;
 use skipc_plan::kernel::{Body, Rowwise};
 
@@ -19,6 +19,7 @@ pub(super) fn faults() -> Vec<Fault> {
         of_experts("experts: ranked by position instead of score", Does::Plan(positions_first)),
         of_experts("experts: second choices before first ones", Does::Passed(turned_ranks)),
         of_experts("experts: dropped choices count", Does::Passed(unlimited)),
+        of_experts("experts: weights normalised after dropping", Does::Passed(normalised_after_dropping)),
     ]
 }
 
@@ -78,6 +79,88 @@ fn unlimited(graph: &mut Graph) {
         let Op::LimitChoices { .. } = graph.op(value) else { return None };
         graph.operands(value).first().copied()
     });
+}
+
+/// Weights that are to be divided by the sum of all of a row's choices are divided by that of those that found a place. A row of
+/// which no choice is dropped keeps its weights to the bit.
+fn normalised_after_dropping(graph: &mut Graph) {
+    let order = graph.order();
+    let limits: Vec<Value> =
+        order.into_iter().filter(|value| matches!(graph.op(*value), Op::LimitChoices { .. })).collect();
+    for limited in limits {
+        let Some(chosen) = chosen_before(graph, limited) else { continue };
+        let Op::ChooseOrReplay { k, normalise: true, scale, .. } = *graph.op(chosen) else { continue };
+        // Inside of a skip all rows may choose, and those of the set alone be limited: then neither has the rows of the other.
+        if graph.ty(chosen).rows() == graph.ty(limited).rows() {
+            renormalise(graph, (chosen, limited), (k, scale)).expect("an honest graph has these types");
+        }
+    }
+}
+
+/// What made the choices of which these are what is left.
+fn chosen_before(graph: &Graph, index: Value) -> Option<Value> {
+    let mut at = index;
+    loop {
+        let operands = graph.operands(at);
+        at = match graph.op(at) {
+            Op::ChooseOrReplay { .. } => return Some(at),
+            // Where all rows are computed, those that do not execute have no choice.
+            Op::Scatter {} => operands[1],
+            Op::LimitChoices { .. } | Op::Slice { .. } | Op::Gather {} => operands[0],
+            _ => return None,
+        };
+    }
+}
+
+/// Each weight times `1 + scale · (1 / sum of those with a place − 1 / sum of all)`.
+fn renormalise(
+    graph: &mut Graph,
+    (chosen, limited): (Value, Value),
+    (k, scale): (u32, F64),
+) -> Result<(), TypeError> {
+    let origin = graph.origin(chosen).clone();
+    let used: Vec<(u32, Value)> = graph
+        .users(chosen)
+        .into_iter()
+        .filter_map(|user| match graph.op(user) {
+            Op::Slice { start, len: 1 } if *start < k => Some((*start, user)),
+            _ => None,
+        })
+        .collect();
+    let n = graph.ty(graph.operands(chosen)[0]).cols();
+    let (mut of_all, mut of_kept) = (None, None);
+    let mut weights = Vec::new();
+    for place in 0..k {
+        let weight = graph.add(Op::Slice { start: place, len: 1 }, &[chosen], &origin)?;
+        let index = graph.add(Op::Slice { start: place, len: 1 }, &[limited], &origin)?;
+        let set = graph.fresh_set();
+        let kept = graph.add(Op::Partition { set, first: 0, parts: n }, &[index], &origin)?;
+        let none = graph.add(Unary::Scale(F64::from(0.0)).into(), &[weight], &origin)?;
+        let rows = graph.add(Op::Gather {}, &[weight, kept], &origin)?;
+        let kept = graph.add(Op::Scatter {}, &[none, rows, kept], &origin)?;
+        for (sum, term) in [(&mut of_all, weight), (&mut of_kept, kept)] {
+            *sum = Some(match *sum {
+                Some(sum) => graph.add(Binary::Add.into(), &[sum, term], &origin)?,
+                None => term,
+            });
+        }
+        weights.push(weight);
+    }
+    let (Some(of_all), Some(of_kept)) = (of_all, of_kept) else { return Ok(()) };
+    // Of one column that is not negative, the inverse of the root of its mean square is the inverse of the number.
+    let inverse = Op::InvRms { eps: F64::from(1e-30) };
+    let before = graph.add(inverse.clone(), &[of_all], &origin)?;
+    let after = graph.add(inverse, &[of_kept], &origin)?;
+    let more = graph.add(Binary::Sub.into(), &[after, before], &origin)?;
+    let more = graph.add(Unary::Scale(scale).into(), &[more], &origin)?;
+    for (place, old) in used {
+        let weight = weights[place as usize];
+        let more = graph.add(Op::ScaleRows {}, &[weight, more], &origin)?;
+        let new = graph.add(Binary::Add.into(), &[weight, more], &origin)?;
+        graph.replace(old, new)?;
+        graph.remove_unused(old);
+    }
+    Ok(())
 }
 
 /// Choices of one expert all have one rank, its index: earlier rows come first.

@@ -16,11 +16,12 @@ pub const VOCAB: u32 = 7;
 /// Ops that random graphs lack: those that only rules make (folded and selected weights, the scales of norms, filled
 /// tensors), selections by rank or by the capacity of one step, which generated models have, and what takes inputs or states of
 /// one meaning: replayed choices, choices of earlier steps, rows that wait.
-pub const NOT_DRAWN: [&str; 13] = [
+pub const NOT_DRAWN: [&str; 14] = [
     "fill",
     "weight_rows",
     "fold_gain",
     "fold_linear",
+    "fold_bias",
     "inv_rms",
     "scale",
     "choose_or_replay",

@@ -26,6 +26,8 @@ pub(super) struct Generated {
     pub(super) form: String,
     /// Whether its blocks walk over the tiles.
     pub(super) persistent: bool,
+    /// Segments of rows that begin tiles of their own; 0 if rows are in none.
+    pub(super) segments: u32,
 }
 
 impl Generated {
@@ -42,6 +44,7 @@ impl Generated {
             features: Vec::new(),
             form: String::new(),
             persistent: false,
+            segments: 0,
         }
     }
 }

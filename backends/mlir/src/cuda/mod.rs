@@ -65,6 +65,7 @@ pub fn lower(
             registers: 0,
             static_shared_bytes: 0,
             persistent: generated.persistent,
+            segments: generated.segments,
         });
         pools.push(generated.pool);
         if !generated.form.is_empty() {

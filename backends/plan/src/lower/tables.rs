@@ -180,6 +180,7 @@ impl Ctx<'_> {
                 | Constant::Stack { .. }
                 | Constant::FoldGain
                 | Constant::FoldLinear
+                | Constant::FoldBias
                 | Constant::OffsetGain { .. } => {}
             }
             match self.graph.operands(value).first() {
@@ -248,6 +249,12 @@ impl Ctx<'_> {
                 Constant::FoldLinear => {
                     let [_, before] = self.operands(value)?;
                     RecipeStep::FoldLinear { before: self.recipe(before)? }
+                }
+                Constant::FoldBias => {
+                    let mut biases =
+                        self.graph.operands(value).into_iter().skip(1).map(|bias| self.recipe(bias));
+                    let bias = biases.next().transpose()?.unwrap_or_default();
+                    RecipeStep::FoldBias { bias, on: biases.next().transpose()? }
                 }
                 Constant::OffsetGain { by } => RecipeStep::Offset { by },
             };

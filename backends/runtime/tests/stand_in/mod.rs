@@ -23,6 +23,7 @@ pub(crate) fn for_cuda(mut bundle: Bundle) -> Bundle {
             registers: 1,
             static_shared_bytes: 0,
             persistent: false,
+            segments: 0,
         };
     }
     bundle.code = BundleCode::Cuda { ptx: "PTX text".into(), cubin: Some(b"CUBIN".to_vec()) };

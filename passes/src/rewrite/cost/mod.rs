@@ -45,9 +45,11 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         // Given, made when the model is compiled, or shown by the kernel that decides.
         Op::Input { .. } | Op::Weight { .. } | Op::WeightStack { .. } | Op::Fill { .. } => Poly::default(),
         Op::Executed {} | Op::FillMask { .. } => Poly::default(),
-        Op::WeightRows { .. } | Op::FoldGain {} | Op::FoldLinear {} | Op::OffsetGain { .. } => {
-            Poly::default()
-        }
+        Op::WeightRows { .. }
+        | Op::FoldGain {}
+        | Op::FoldLinear {}
+        | Op::FoldBias {}
+        | Op::OffsetGain { .. } => Poly::default(),
         Op::Matmul {} => work(Work::Matmul, &elements.scale(cols(0))) + work(Work::Move, &elements),
         // Alone in its kernel, so that it pays for reading its operand, too.
         Op::GroupedMatmul {} => {

@@ -3,7 +3,7 @@
 //!
 //! - [`rows`]: gathers and scatters move over ops that work row by row, and cancel;
 //! - [`norms`]: gain and bias of a norm go into the weights behind it, its row scale behind the matmul;
-//! - [`linear`]: the weights of two steps of a decider in a row become one;
+//! - [`linear`]: the weights of two steps of a decider in a row become one, and so do their biases;
 //! - [`columns`]: slices move over ops that work element by element, and into weights.
 //!
 //! That matmuls of one operand share a kernel is no rule: the planner lets all of them do so, and the cost of their

@@ -68,6 +68,14 @@ const INSTANCES: &[(&str, &str)] = &[
         "%wide = weight {name=\"wide\", shape=[5, D]}\n %last = weight {name=\"last\", shape=[O, 5]}\n %m = router_logits %x, %wide\n %out = router_logits %m, %last",
     ),
     (
+        "biased_linear_into_linear",
+        "%wide = weight {name=\"wide\", shape=[5, D]}\n %c = weight {name=\"c\", shape=[5]}\n %last = weight {name=\"last\", shape=[O, 5]}\n %m = router_logits %x, %wide\n %n = add_bias %m, %c\n %out = router_logits %n, %last",
+    ),
+    (
+        "bias_on_folded_bias",
+        "%c = weight {name=\"c\", shape=[5]}\n %last = weight {name=\"last\", shape=[O, 5]}\n %e = fold_bias %last, %c\n %d = weight {name=\"d\", shape=[O]}\n %m = router_logits %x, %a\n %n = add_bias %m, %e\n %out = add_bias %n, %d",
+    ),
+    (
         "slice_in",
         "%m = sub %x, %y\n %n = scale_rows %m, %r\n %o = silu %n\n %out = slice %o {start=LAST, len=1}",
     ),

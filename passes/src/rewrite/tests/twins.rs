@@ -149,6 +149,31 @@ const TWINS: &[Twin] = &[
         ),
     ),
     (
+        "biased_linear_into_linear",
+        "the bias stays as it is",
+        |view, last, operands, found| {
+            let (Op::RouterLogits {}, &[between, b]) = (last, operands) else { return };
+            for (_, of) in view.nodes(between).filter(|(op, _)| matches!(op, Op::AddBias {})) {
+                let same = op(Op::RouterLogits {}, [of[0].into(), b.into()]);
+                found.push(op(Op::AddBias {}, [same, of[1].into()]));
+            }
+        },
+        Some(
+            "%wide = weight {name=\"wide\", shape=[O, D]}\n %c = weight {name=\"c\", shape=[O]}\n %last = weight {name=\"last\", shape=[O, O]}\n %m = router_logits %x, %wide\n %n = add_bias %m, %c\n %out = router_logits %n, %last",
+        ),
+    ),
+    (
+        "bias_on_folded_bias",
+        "the later bias is lost",
+        |view, last, operands, found| {
+            let (Op::AddBias {}, &[between, _]) = (last, operands) else { return };
+            for (_, of) in view.nodes(between).filter(|(op, _)| matches!(op, Op::AddBias {})) {
+                found.push(op(Op::AddBias {}, [of[0].into(), of[1].into()]));
+            }
+        },
+        None,
+    ),
+    (
         "slice_in",
         "operands swapped",
         |view, f, operands, found| {

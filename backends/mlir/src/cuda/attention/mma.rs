@@ -65,6 +65,7 @@ pub(super) fn generate(kernel: &Kernel, attention: &Attention) -> Result<Generat
         features: vec![Feature::MmaBf16, Feature::CpAsync, Feature::LdMatrix, Feature::CvtBf16x2],
         form: String::new(),
         persistent: false,
+        segments: 0,
     })
 }
 

@@ -20,6 +20,7 @@ mod hopper;
 mod mma;
 mod order;
 mod parts;
+mod segments;
 mod simt;
 mod slices;
 mod tile;
@@ -34,9 +35,9 @@ use skipc_plan::kernel::{
 
 use super::generated::Generated;
 use super::place;
-use crate::code::{Code, GPtr, I32, Int, Steps};
+use crate::code::{Code, GPtr, Int};
 use crate::error::Error;
-use order::{n_tiles, pick_tile};
+use order::{pick_tile, row_tiles};
 use parts::{Columns, Parts};
 use slices::Slices;
 use tile::Core;
@@ -86,7 +87,8 @@ impl Tile {
     }
 }
 
-/// Generates a matmul over the segments of a partition. A block makes the rows of its tile segment by segment.
+/// Generates a matmul over the segments of a partition. A tile has rows of one segment ([`segments`]), so that its block takes the
+/// weights of that one.
 ///
 /// # Errors
 /// [`Error::Malformed`] and [`Error::Unsupported`].
@@ -149,6 +151,7 @@ pub(super) fn generate(
         features: forms.first().map(|(_, form)| form.core.features()).unwrap_or_default(),
         form: forms.iter().map(|(_, form)| form.describe()).collect::<Vec<_>>().join(", "),
         persistent: false,
+        segments: grouped.map_or(0, |grouped| grouped.segments),
     })
 }
 
@@ -197,41 +200,38 @@ impl<'p> TiledMatmul<'p> {
 
     fn run<'c>(&self, code: &'c Code, rows: Int<'c>) {
         let (tile_rows, col_tiles) = (self.tile.rows, self.parts.n_tiles());
+        let row_tiles = match self.grouped {
+            None => row_tiles(rows, tile_rows),
+            Some(grouped) => segments::row_tiles(rows, tile_rows, grouped.segments),
+        };
         let number = code.block_y() * code.grid_x() + code.block_x();
-        code.return_if(number.ge(n_tiles(rows, tile_rows, col_tiles)));
-        let (row_tile, col_tile) = pick_tile(number, rows, tile_rows, col_tiles);
-        let corner = tile::Corner { row: row_tile * self.tile.rows, col_tile, rows };
+        code.return_if(number.ge(row_tiles * col_tiles));
+        let (row_tile, col_tile) = pick_tile(number, row_tiles, col_tiles);
         match self.grouped {
-            None => self.slices().run(code, corner, self.core.as_ref()),
-            Some(grouped) => self.segments(code, grouped, corner),
+            None => {
+                let corner = tile::Corner { row: row_tile * tile_rows, col_tile, rows };
+                self.slices().run(code, corner, self.core.as_ref());
+            }
+            Some(grouped) => {
+                let ends = code.param(grouped.ends.0);
+                let found = segments::find((ends, grouped.segments), row_tile, (rows, row_tiles), tile_rows);
+                code.return_if(!found.holds_rows);
+                let corner = tile::Corner { row: found.row, col_tile, rows: found.end };
+                code.with_params(&self.shifted(code, grouped, found.segment), || {
+                    self.slices().run(code, corner, self.core.as_ref());
+                });
+            }
         }
     }
 
-    /// The rows of a tile, segment by segment, each with constants of its own.
-    fn segments<'c>(&self, code: &'c Code, grouped: &Grouped, corner: tile::Corner<'c>) {
-        let ends = code.param(grouped.ends.0);
-        let last = (corner.row + self.tile.rows).min(corner.rows);
-        code.repeat(Steps { from: 0, to: grouped.segments, step: 1 }, code.int(0), |segment, begin| {
-            let end = ends.at::<I32>(segment).load::<I32>();
-            let (row, rows) = (begin.max(corner.row), end.min(last));
-            code.when(row.lt(rows), || {
-                let shifted: Vec<(u32, GPtr<'c>)> = grouped
-                    .shifts
-                    .iter()
-                    .map(|Shift { slot, rows }| {
-                        let param = self.kernel.param(*slot);
-                        let elements = segment.to_long() * (u64::from(*rows) * u64::from(param.cols));
-                        (slot.0, place::far_along(code.param(slot.0), param.dtype, elements))
-                    })
-                    .collect();
-                code.with_params(&shifted, || {
-                    self.slices().run(code, tile::Corner { row, rows, ..corner }, self.core.as_ref());
-                });
-                // The next segment uses the same shared memory.
-                code.barrier();
-            });
-            end
-        });
+    /// Where the constants of a segment begin.
+    fn shifted<'c>(&self, code: &'c Code, grouped: &Grouped, segment: Int<'c>) -> Vec<(u32, GPtr<'c>)> {
+        let of = |Shift { slot, rows }: &Shift| {
+            let param = self.kernel.param(*slot);
+            let elements = segment.to_long() * (u64::from(*rows) * u64::from(param.cols));
+            (slot.0, place::far_along(code.param(slot.0), param.dtype, elements))
+        };
+        grouped.shifts.iter().map(of).collect()
     }
 }
 

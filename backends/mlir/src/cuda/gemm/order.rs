@@ -6,22 +6,16 @@ use crate::code::{Int, Operand};
 /// the blocks that run at one time fit into the second-level cache.
 const ROW_GROUP: u32 = 8;
 
-/// How many tiles hold rows.
-pub(super) fn n_tiles(rows: Int<'_>, tile_rows: u32, col_tiles: u32) -> Int<'_> {
-    (rows + (tile_rows - 1)) / tile_rows * col_tiles
+/// How many tiles that lie one below the other hold rows.
+pub(super) fn row_tiles(rows: Int<'_>, tile_rows: u32) -> Int<'_> {
+    (rows + (tile_rows - 1)) / tile_rows
 }
 
-/// Which tile has this number, below [`n_tiles`]: its row tile and its column tile.
+/// Which tile has this number, below `row_tiles · col_tiles`: its row tile and its column tile.
 ///
-/// Tiles that hold rows are numbered along the rows first, in groups of [`ROW_GROUP`] row tiles, so that the first blocks
-/// to start make all of them.
-pub(super) fn pick_tile<'c>(
-    number: Int<'c>,
-    rows: Int<'c>,
-    tile_rows: u32,
-    col_tiles: u32,
-) -> (Int<'c>, Int<'c>) {
-    let row_tiles = (rows + (tile_rows - 1)) / tile_rows;
+/// Tiles are numbered along the rows first, in groups of [`ROW_GROUP`] row tiles, so that the first blocks to start make all of
+/// them.
+pub(super) fn pick_tile<'c>(number: Int<'c>, row_tiles: Int<'c>, col_tiles: u32) -> (Int<'c>, Int<'c>) {
     let group_tiles = (ROW_GROUP * col_tiles).val(number.code());
     let first = number / group_tiles * ROW_GROUP;
     let in_group = number % group_tiles;

@@ -29,7 +29,7 @@ use skipc_plan::kernel::{Gemm, Kernel, Part, SWIZZLE_TERMS, Sum, WeightLayout};
 
 use super::super::generated::Generated;
 use super::super::place;
-use super::order::{n_tiles, pick_tile};
+use super::order::{pick_tile, row_tiles};
 use super::parts::{Columns, Parts};
 use super::tile::Corner;
 use crate::code::{Carry, Code, I8, Int, SPtr, Steps};
@@ -143,6 +143,7 @@ pub(super) fn generate(
         features: vec![Feature::Wgmma, Feature::SetMaxNReg, Feature::CpAsync, Feature::CvtBf16x2],
         form: format!("persistent wgmma, tile of {ROWS}x{}, {STAGES} stages", tile.cols),
         persistent: true,
+        segments: 0,
     })
 }
 
@@ -193,11 +194,11 @@ impl<'p> Matmul<'p> {
         let col_tiles = self.parts.n_tiles();
         let steps = Steps {
             from: code.block_y() * code.grid_x() + code.block_x(),
-            to: n_tiles(rows, ROWS, col_tiles),
+            to: row_tiles(rows, ROWS) * col_tiles,
             step: code.grid_x() * code.grid_y(),
         };
         code.repeat(steps, start, |number, carried| {
-            let (row_tile, col_tile) = pick_tile(number, rows, ROWS, col_tiles);
+            let (row_tile, col_tile) = pick_tile(number, row_tiles(rows, ROWS), col_tiles);
             body(Corner { row: row_tile * ROWS, col_tile, rows }, carried)
         })
     }
