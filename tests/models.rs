@@ -381,6 +381,13 @@ fn the_cost_counts_other_branches_and_the_shares_of_experts() {
     let of_choices = 2.0 * 256.0 * 3.0 * 96.0 * 64.0;
     let less = macs(&all, "blocks.0", 1.0) - macs(&some, "blocks.0", 1.0);
     assert!((less - of_choices / 3.0).abs() < 1.0, "{less}, not a third of {of_choices}");
+    // By hash a token has one of twelve choices, of which a third is no expert.
+    let hashed = text("hash-experts");
+    let none = hashed.replace("experts = 8,", "experts = 12,");
+    let some = hashed.replace("experts = 8,", "experts = 8, zero = 3, copy = 1,");
+    let [none, some] = [&none, &some].map(|spec| macs(spec, "blocks.0", 1.0));
+    let of_choices = 256.0 * 2.0 * 96.0 * 128.0;
+    assert!((none - some - of_choices / 3.0).abs() < 1.0, "{}, not a third of {of_choices}", none - some);
     // Experts that choose take two rows for each token, as tokens that choose two experts do.
     let choosing = text("expert-choice");
     let chosen = choosing.replace("choose = \"expert\", ", "");

@@ -6,9 +6,9 @@ use skipc_artifact::interface::{Role, RouterPorts};
 use skipc_artifact::program::{Arg, Step};
 use skipc_ir::{Dim, SetSym};
 use skipc_passes::rewrite::cost::Poly;
-use skipc_plan::Plan;
 use skipc_plan::kernel::{Body, Compact, KeepChoices, Limit, Partition, Rowwise, Select, Slot};
 use skipc_plan::traffic::{RowsOf, rows_of};
+use skipc_plan::{ConstantSource, Plan, PlanConstant};
 
 /// Rows by the buffer that counts them. The set of a router has a variable of its own, what another set leaves out the rest of
 /// the tokens, and a place of experts its share of the choices, as if tokens took each as often as any other.
@@ -52,6 +52,14 @@ impl Sets {
             Body::Partition(partition) => self.partition(step, partition, rows_of(step, kernel.extent)),
             Body::Rowwise(Rowwise::Choose { n, .. }) => {
                 self.choices.insert(step.origin.clone(), (*n, 1.0));
+            }
+            Body::Rowwise(Rowwise::Embed { table, .. }) => {
+                if let Some(Arg::Constant(table)) = step.args.get(table.0 as usize)
+                    && let Some(PlanConstant { source: ConstantSource::HashChoice { experts, .. }, .. }) =
+                        plan.constants.get(*table as usize)
+                {
+                    self.choices.insert(step.origin.clone(), (*experts, 1.0));
+                }
             }
             Body::Rowwise(Rowwise::Limit(Limit { k, keep: KeepChoices::Share { top_k, .. }, .. })) => {
                 if let Some((_, share)) = self.choices.get_mut(&step.origin) {

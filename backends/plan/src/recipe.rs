@@ -151,14 +151,8 @@ fn of_one<N: Stored>(recipe: &[RecipeStep], weight: &dyn Fn(&str) -> Option<Vec<
                 cols = width;
             }
             RecipeStep::FoldBias { bias, on } => {
-                let rows = data.len() / cols;
-                let bias = of_one(bias, weight).filter(|bias| bias.len() == cols)?;
-                let on = match on {
-                    Some(on) => Some(of_one(on, weight).filter(|on| on.len() == rows)?),
-                    None => None,
-                };
-                data = functions::fold_bias(&data, &bias, on.as_deref());
-                cols = rows;
+                data = folded_bias((&data, cols), (bias, on.as_deref()), weight)?;
+                cols = data.len();
             }
             RecipeStep::Offset { by } => add(&mut data, *by),
             RecipeStep::Rows { start, len } => {
@@ -207,6 +201,20 @@ fn of_one<N: Stored>(recipe: &[RecipeStep], weight: &dyn Fn(&str) -> Option<Vec<
         }
     }
     Some(data)
+}
+
+/// What becomes of the bias that a recipe makes behind this weight, and on it the other bias. `None` if one does not fit.
+fn folded_bias<N: Stored>(
+    (data, cols): (&[N], usize),
+    (bias, on): (&[RecipeStep], Option<&[RecipeStep]>),
+    weight: &dyn Fn(&str) -> Option<Vec<N>>,
+) -> Option<Vec<N>> {
+    let bias = of_one(bias, weight).filter(|bias| bias.len() == cols)?;
+    let on = match on {
+        Some(on) => Some(of_one(on, weight).filter(|on| on.len() == data.len() / cols)?),
+        None => None,
+    };
+    Some(functions::fold_bias(data, &bias, on.as_deref()))
 }
 
 /// A matrix in panels; zeros past its last row or column. `None` if they are too many.

@@ -101,13 +101,17 @@ fn normalised_after_dropping(graph: &mut Graph) {
 fn chosen_before(graph: &Graph, index: Value) -> Option<Value> {
     let mut at = index;
     loop {
-        let operands = graph.operands(at);
-        at = match graph.op(at) {
-            Op::ChooseOrReplay { .. } => return Some(at),
+        let (op, operands) = (graph.op(at), graph.operands(at));
+        if matches!(op, Op::ChooseOrReplay { .. }) {
+            return Some(at);
+        }
+        at = if matches!(op, Op::Scatter {}) {
             // Where all rows are computed, those that do not execute have no choice.
-            Op::Scatter {} => operands[1],
-            Op::LimitChoices { .. } | Op::Slice { .. } | Op::Gather {} => operands[0],
-            _ => return None,
+            operands[1]
+        } else if matches!(op, Op::LimitChoices { .. } | Op::Slice { .. } | Op::Gather {}) {
+            operands[0]
+        } else {
+            return None;
         };
     }
 }
@@ -122,9 +126,9 @@ fn renormalise(
     let used: Vec<(u32, Value)> = graph
         .users(chosen)
         .into_iter()
-        .filter_map(|user| match graph.op(user) {
-            Op::Slice { start, len: 1 } if *start < k => Some((*start, user)),
-            _ => None,
+        .filter_map(|user| {
+            let Op::Slice { start, len: 1 } = *graph.op(user) else { return None };
+            (start < k).then_some((start, user))
         })
         .collect();
     let n = graph.ty(graph.operands(chosen)[0]).cols();

@@ -250,18 +250,20 @@ impl Ctx<'_> {
                     let [_, before] = self.operands(value)?;
                     RecipeStep::FoldLinear { before: self.recipe(before)? }
                 }
-                Constant::FoldBias => {
-                    let mut biases =
-                        self.graph.operands(value).into_iter().skip(1).map(|bias| self.recipe(bias));
-                    let bias = biases.next().transpose()?.unwrap_or_default();
-                    RecipeStep::FoldBias { bias, on: biases.next().transpose()? }
-                }
+                Constant::FoldBias => self.folded_bias(value)?,
                 Constant::OffsetGain { by } => RecipeStep::Offset { by },
             };
             steps.push(step);
         }
         steps.extend(stacked);
         Ok(steps)
+    }
+
+    /// The step that takes a bias through a weight.
+    fn folded_bias(&self, fold: Value) -> Result<RecipeStep, PlanError> {
+        let mut biases = self.graph.operands(fold).into_iter().skip(1).map(|bias| self.recipe(bias));
+        let bias = biases.next().transpose()?.unwrap_or_default();
+        Ok(RecipeStep::FoldBias { bias, on: biases.next().transpose()? })
     }
 
     /// The step that takes a tensor of the weights file.
