@@ -242,9 +242,9 @@ fn outputs<N: Domain>(graph: &Graph, seed: u64) -> Option<interp::Results<N>> {
     let (noise, routing) = (Noise::of_graph(graph, seed), TwoOfThree { seed });
     let batch = FlatBatch::from_sequences([&[0, 1, 1][..], &[1, 0][..]]);
     let sets = graph.values().filter_map(|value| graph.ty(value).as_rows());
-    let complements = graph.values().filter_map(|value| match graph.op(value) {
-        Op::Complement { set } => Some((*set, graph.ty(*graph.operands(value).first()?).as_rows()?.0)),
-        _ => None,
+    let complements = graph.values().filter_map(|value| {
+        let Op::Complement { set } = graph.op(value) else { return None };
+        Some((*set, graph.ty(*graph.operands(value).first()?).as_rows()?.0))
     });
     let (sets, complements) = (sets.collect(), complements.collect());
     let outside = Outside { batch: &batch, routing: &routing, noise: &noise, sets, complements };
