@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use skipc::driver::backends::CpuBackend;
 use skipc::driver::training::Host;
+use skipc::frontend::layer::Layer;
 use skipc::frontend::lower::{Counting, Skipping, Train};
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::training::Config;
@@ -24,6 +25,9 @@ use crate::training_call::{Call, Forced, RULES, Rule};
 
 /// How far a gradient in f32 may be off, of what it is and of a hundredth of the gradient of all tensors.
 const F32_SHARE: f64 = 2e-5;
+
+/// The same of a model with a cap: its slope is what is left of 1 beside the square of a number that is rounded near 1.
+const CAPPED_SHARE: f64 = 1e-3;
 
 /// How much farther it may be off than that of weights that differ by the last bit.
 const SLACK: f64 = 64.0;
@@ -235,9 +239,10 @@ impl Checker<'_> {
     ) -> Result<(), String> {
         self.tally.compared(check);
         let all = norm_of_all(&exact.gradients[0]);
+        let share = if has_cap(&self.of.model) { CAPPED_SHARE } else { F32_SHARE };
         for (name, tensor) in &exact.gradients[0] {
             let off = distance(&tensor.values, &ran.gradients[0][name].values);
-            let rounding = F32_SHARE * (norm(&tensor.values) + 0.01 * all);
+            let rounding = share * (norm(&tensor.values) + 0.01 * all);
             let bound = |noise: &Noise| rounding + SLACK * noise.of(name);
             // Most gradients need no more than one run of weights nearby; one at the bend of an activation may need many.
             while noise.runs < MOST_RUNS && (noise.runs == 0 || !is_within(off, bound(noise))) {
@@ -340,6 +345,12 @@ impl Checker<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether scores or logits are capped.
+fn has_cap(model: &Model) -> bool {
+    let is_capped = |layer: &Layer| matches!(layer, Layer::Attention(of) if of.softcap.is_some());
+    model.stream.logit_softcap.is_some() || model.layers().any(|layer| is_capped(&layer))
 }
 
 /// A NaN is not.
