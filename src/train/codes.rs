@@ -12,7 +12,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "train::dtype",
-        "`dtype = \"bf16\"` is for code that LLVM generates: the interpreter and Cranelift compute in f32.",
+        "`dtype = \"bf16\"` is for code that LLVM generates: the interpreter and Cranelift compute in f32. Write `dtype = \"f32\"`, or train by `--target cpu --cpu-backend llvm`.",
     ),
     (
         "train::idle_ste",

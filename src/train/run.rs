@@ -147,7 +147,11 @@ pub fn precision(config: &Config, backend: Option<CpuBackend>) -> Result<DType, 
         (Dtype::F32, _) => Ok(DType::F32),
         (Dtype::Bf16, Some(CpuBackend::Llvm)) => Ok(DType::Bf16),
         (Dtype::Bf16, Some(CpuBackend::Cranelift)) => {
-            Err(refused("Cranelift", "train by `--cpu-backend llvm`, or write `dtype = \"f32\"`"))
+            let help = match cfg!(feature = "llvm") {
+                true => "train by `--cpu-backend llvm`, or write `dtype = \"f32\"`",
+                false => "build skipc with the feature `llvm`, or write `dtype = \"f32\"`",
+            };
+            Err(refused("Cranelift", help))
         }
         (Dtype::Bf16, None) => {
             Err(refused("the interpreter", "train by `--target cpu`, or write `dtype = \"f32\"`"))

@@ -48,6 +48,9 @@ const OF_EACH_OPTION: u64 = 10;
 /// the ledger and promise nothing of these.
 const LEDGER_MODELS: u64 = 50_000;
 
+/// Steps of generated training runs that long runs have checked, at least.
+const LEDGER_STEPS: u64 = 20_000;
+
 /// Values of options that the generator knows: a new one has to be generated too, and a lost one is noticed.
 const N_OPTIONS: usize = 168;
 
@@ -200,7 +203,12 @@ fn the_ledger_leaves_nothing_unexplained() {
         assert!(!twice, "seeds {} to {} count twice", run.from, run.to);
         seen.push((run.generator, run.from, run.to));
     }
-    let is_present = |run: &&Entry| run.generator == GENERATOR && run.from < training::FIRST_SEED;
-    let checked: u64 = ledger.runs.iter().filter(is_present).map(|run| run.models).sum();
-    assert!(checked >= LEDGER_MODELS, "the ledger has {checked} models of generator {GENERATOR}");
+    let checked = |are_trained: bool| -> u64 {
+        let present = ledger.runs.iter().filter(|run| run.generator == GENERATOR);
+        let of_kind = present.filter(|run| (run.from >= training::FIRST_SEED) == are_trained);
+        of_kind.map(|run| run.models).sum()
+    };
+    let (models, steps) = (checked(false), checked(true) * training::STEPS);
+    assert!(models >= LEDGER_MODELS, "the ledger has {models} models of generator {GENERATOR}");
+    assert!(steps >= LEDGER_STEPS, "the ledger has {steps} steps of training of generator {GENERATOR}");
 }

@@ -250,6 +250,12 @@ impl Ctx<'_> {
     /// `σ(z)·y + (1−σ(z))·x`, or with a share of x of its own.
     fn mixed(&mut self, x: Value, y: Value, (branch, carry): Shares<Value>) -> Result<Value, LowerError> {
         let gate = self.add(Unary::Sigmoid, &[branch])?;
+        if self.ste().is_some() && carry.is_none() {
+            // The same, where the gate's gradient is not the difference of two products with rounded rows.
+            let change = self.added(y, x)?;
+            let change = self.times(change, gate)?;
+            return self.add(Binary::Add, &[x, change]);
+        }
         let rest = match carry {
             Some(carry) => self.add(Unary::Sigmoid, &[carry])?,
             None => self.add(Unary::OneMinus, &[gate])?,

@@ -17,6 +17,9 @@ use crate::error::Error;
 /// Numbers that are summed at once: 16 MiB, and as much for what other ranks send of them.
 const BLOCK: usize = 1 << 22;
 
+/// Bytes that all ranks together give in a call.
+const GATHERED: usize = 1 << 30;
+
 /// Memory with an address.
 static NOTHING: [u8; 1] = [0];
 
@@ -101,8 +104,33 @@ impl Ranks for Mpi {
     }
 
     fn gather(&self, own: &[u8]) -> Vec<Vec<u8>> {
-        let mut counts = vec![0i32; self.size];
-        self.world.all_gather_into(&(own.len() as i32), &mut counts[..]);
+        let mut lengths = vec![0u64; self.size];
+        self.world.all_gather_into(&(own.len() as u64), &mut lengths[..]);
+        let mut all = vec![Vec::new(); self.size];
+        // Counts of MPI are 32 bits wide, and those of all ranks are added up.
+        let most = (GATHERED / self.size).max(1);
+        let longest = lengths.iter().copied().max().unwrap_or_default() as usize;
+        for begin in (0..longest).step_by(most) {
+            let within = |length: usize| length.saturating_sub(begin).min(most);
+            let counts: Vec<i32> = lengths.iter().map(|length| within(*length as usize) as i32).collect();
+            let own = if own.len() > begin { &own[begin..][..within(own.len())] } else { &[] };
+            for (all, piece) in all.iter_mut().zip(self.gather_block(own, &counts)) {
+                all.extend(piece);
+            }
+        }
+        all
+    }
+
+    fn sum(&self, values: &mut [f32]) {
+        for block in values.chunks_mut(BLOCK) {
+            self.sum_block(block);
+        }
+    }
+}
+
+impl Mpi {
+    /// What each rank gives, so many bytes of each.
+    fn gather_block(&self, own: &[u8], counts: &[i32]) -> Vec<Vec<u8>> {
         let mut end = 0;
         let begins: Vec<i32> = counts
             .iter()
@@ -111,23 +139,14 @@ impl Ranks for Mpi {
                 end - count
             })
             .collect();
-        if end == 0 {
-            return vec![Vec::new(); self.size];
-        }
         let mut all = vec![0u8; end as usize];
         {
             // An empty slice of bytes may begin at address 1, which means something to MPI.
             let own = if own.is_empty() { &NOTHING[..0] } else { own };
-            let mut taken = PartitionMut::new(&mut all[..], counts.as_slice(), begins.as_slice());
+            let mut taken = PartitionMut::new(&mut all[..], counts, begins.as_slice());
             self.world.all_gather_varcount_into(own, &mut taken);
         }
         let piece = |(begin, count): (&i32, &i32)| all[*begin as usize..][..*count as usize].to_vec();
-        begins.iter().zip(&counts).map(piece).collect()
-    }
-
-    fn sum(&self, values: &mut [f32]) {
-        for block in values.chunks_mut(BLOCK) {
-            self.sum_block(block);
-        }
+        begins.iter().zip(counts).map(piece).collect()
     }
 }

@@ -109,7 +109,7 @@ impl Check<'_> {
         param
     }
 
-    fn kind(&mut self, slot: Slot, kind: Kind) {
+    pub(super) fn kind(&mut self, slot: Slot, kind: Kind) {
         let Some(Param { name, dtype, .. }) = self.param(slot).cloned() else { return };
         let (fits, wanted) = match kind {
             Kind::Real => (matches!(dtype, DType::F32 | DType::Bf16), "f32 or bf16"),

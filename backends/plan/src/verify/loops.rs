@@ -28,6 +28,8 @@ impl Check<'_> {
                 self.touch(*slot, rows, true);
             }
             if matches!(usage, Usage::Change | Usage::Fill) {
+                // What adds up in memory would be rounded at every step.
+                self.kind(*slot, Kind::F32);
                 self.own.push(*slot);
             }
         }
