@@ -92,11 +92,6 @@ pub(crate) fn scratch_bytes(kernel: &Kernel, gemm: &Gemm, tile_rows: u32) -> Res
     Ok(Plan::new(kernel, gemm, tile_rows)?.bytes)
 }
 
-/// Whether a part's columns are few, each with its factors side by side.
-fn is_dots(part: &Part) -> bool {
-    part.is_narrow() && part.layout == WeightLayout::Rows
-}
-
 /// Emits the work on a range of rows.
 pub(crate) fn emit(
     e: &mut Emitter<'_>,
@@ -124,7 +119,7 @@ pub(crate) fn emit(
         let a = left_operand(e, gemm, &plan, first_row, m)?;
         for (part, cut) in gemm.parts.iter().zip(&plan.parts) {
             let work = Work { k: gemm.k, part, cut, a, rows: (first_row, m) };
-            if is_dots(part) { work.narrow(e)? } else { work.wide(e)? }
+            if part.takes_dots() { work.narrow(e)? } else { work.wide(e)? }
         }
         Ok(())
     })

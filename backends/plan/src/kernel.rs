@@ -190,6 +190,11 @@ pub const BLOCK_TERMS: u32 = 32;
 pub const SWIZZLE_TERMS: u32 = 64;
 
 impl WeightLayout {
+    /// Whether factors lie in rows or columns and nothing else: only then may they have another type than the left operand.
+    pub(crate) fn is_plain(self) -> bool {
+        matches!(self, WeightLayout::Rows | WeightLayout::Columns)
+    }
+
     /// The layout for matmuls of a type on a target, if its generator has no wish of its own: vectors of a processor hold
     /// neighbouring columns of a result, tensor cores take both operands with `k` along their rows, and Hopper's copies
     /// want runs of memory. All of CUDA has one, so that its targets share plans and constants.
@@ -279,6 +284,12 @@ impl Part {
     /// Whether the part makes a few numbers a row, such as the scores of a router.
     pub fn is_narrow(&self) -> bool {
         self.n.saturating_mul(self.sums.len() as u32) <= NARROW_COLS
+    }
+
+    /// Whether its columns are few, each with its factors side by side: code for a host makes them by dot products, since a panel of
+    /// them would be nearly empty.
+    pub fn takes_dots(&self) -> bool {
+        self.is_narrow() && self.layout == WeightLayout::Rows
     }
 }
 

@@ -58,7 +58,7 @@ impl Plan {
     fn new(kernel: &Kernel, gemm: &Gemm, level: &Level) -> Made<Plan> {
         let missing = || Fault::Malformed("the left operand is missing".to_owned());
         let a = kernel.params.get(gemm.a.slot.0 as usize).ok_or_else(missing)?;
-        let mut wide = gemm.parts.iter().filter(|part| !is_dots(part));
+        let mut wide = gemm.parts.iter().filter(|part| !part.takes_dots());
         let takes_pairs = level.has_dots && wide.all(|part| part.layout == WeightLayout::Panels);
         let a_type = if takes_pairs { a.dtype } else { DType::F32 };
         let has_levels = gemm.parts.iter().any(|part| part.layout == WeightLayout::Levels);
@@ -101,7 +101,7 @@ impl Cut {
         for _ in &part.sums {
             sums.push(take(u64::from(level.tile_rows) * u64::from(block))?);
         }
-        if !is_dots(part) && !is_in_panels(part.layout) {
+        if !part.takes_dots() && !is_in_panels(part.layout) {
             for _ in &part.sums {
                 panels.push(take(u64::from(k) * u64::from(block))?);
             }
@@ -122,7 +122,7 @@ fn block_cols(part: &Part) -> Made<u32> {
 
 /// Blocks of columns of a part; one of all its columns where they are few.
 fn blocks_of(part: &Part) -> Made<u32> {
-    if is_dots(part) { Ok(1) } else { Ok(part.n.div_ceil(block_cols(part)?)) }
+    if part.takes_dots() { Ok(1) } else { Ok(part.n.div_ceil(block_cols(part)?)) }
 }
 
 /// Blocks of columns of all parts, which calls may share out.
@@ -150,11 +150,6 @@ fn least_common_multiple(a: u32, b: u32) -> Option<u32> {
         (x, y) = (y, x % y);
     }
     a.checked_div(x)?.checked_mul(b)
-}
-
-/// Whether a part's columns are few, each with its factors side by side: a panel of them would be nearly empty.
-fn is_dots(part: &Part) -> bool {
-    part.is_narrow() && part.layout == WeightLayout::Rows
 }
 
 /// Whether register tiles take a weight as it lies.
@@ -187,7 +182,7 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, gemm: &Gemm, share: Share<'c>) -> Made
             before += i64::from(count);
             let work =
                 Work { f, k: gemm.k, part, cut, a, a_type: plan.a_type, a_row: plan.a_row, rows, blocks };
-            if is_dots(part) { work.dots()? } else { work.wide()? }
+            if part.takes_dots() { work.dots()? } else { work.wide()? }
         }
         Ok(())
     })

@@ -52,8 +52,8 @@ fn load_weight<N: Element>(
 ) -> Result<Vec<N>, Fault> {
     let dtype = match part.layout {
         WeightLayout::Levels => DType::I8,
-        WeightLayout::Rows | WeightLayout::Columns => frame.param(sum.weight)?.dtype,
-        WeightLayout::Panels | WeightLayout::Swizzled => frame.param(gemm.a.slot)?.dtype,
+        layout if layout.is_plain() => frame.param(sum.weight)?.dtype,
+        _ => frame.param(gemm.a.slot)?.dtype,
     };
     let outputs = (sum.row, part.n);
     let mut weight = load_matrix(frame, (sum.weight, dtype), part.layout, (outputs, gemm.k))?;

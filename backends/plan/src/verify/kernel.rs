@@ -265,9 +265,7 @@ impl Check<'_> {
         self.size("the number of sums", sums.len() as u32, (1..=MAX_SUMS).contains(&sums.len()));
         for Sum { weight, row, scales } in sums {
             let end = row.saturating_add(*n);
-            // Only where weights lie as in their file may they have another type than the left operand.
-            let lies_as_stored = matches!(layout, WeightLayout::Rows | WeightLayout::Columns);
-            let kind = if dtype == Some(DType::F32) && !lies_as_stored { Kind::F32 } else { Kind::Real };
+            let kind = if dtype == Some(DType::F32) && !layout.is_plain() { Kind::F32 } else { Kind::Real };
             match layout {
                 WeightLayout::Rows => self.constant(*weight, end, k, kind),
                 WeightLayout::Columns => {
@@ -299,7 +297,7 @@ impl Check<'_> {
             }
             self.size("scales of a weight that has none", 1, scales.is_none());
             let Some(param) = self.param(*weight).cloned() else { continue };
-            if Some(param.dtype) != dtype && !lies_as_stored {
+            if Some(param.dtype) != dtype && !layout.is_plain() {
                 let (param, got) = (param.name, param.dtype);
                 self.faults.push(Fault::DType { param, got, wanted: "the type of the left operand" });
             }
